@@ -1,0 +1,1 @@
+"""What goes in: contrasts, subjects and their files, labels, splits, generated subjects."""

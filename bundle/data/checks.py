@@ -1,0 +1,326 @@
+"""Whether a scan can be used: first by its header alone, then by its voxels."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel import imageglobals
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+from scipy import ndimage
+
+from bundle.data.discovery import scan_keys
+from bundle.errors import InputError
+
+MAX_AXIS, MAX_VOXELS = 2048, 2**29  # 2 GB as float32
+MAX_DEFLATION = 1100  # gzip packs zeros by 1032 at most
+MIN_VOXEL_MM, MAX_VOXEL_MM = 0.05, 50.0
+MAX_SHEAR = 0.01  # of the voxel's volume to that of a box with the same edges: below, the axes lie in one plane
+SAME_PLACE_MM = 1.0
+MAX_NONFINITE = 0.01  # of all voxels; more is no accident
+MAX_OVERSHOOT = 0.02  # the negative intensities' sum, of the positive ones'; more is a scale with negative numbers
+MIN_BRAIN_ML, WHOLE_HEAD_ML = 250, 1000
+
+WRITE_AGAIN = "Write it again as a 3-D NIfTI file from its source"
+
+_quiet = logging.getLogger(f"{__name__}.nibabel")  # nibabel's account of what it mends, without the file's name
+_quiet.propagate = False
+_quiet.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is needed of a scan's header.
+
+    Attributes:
+        shape: voxels along the three axes.
+        affine: (4, 4) float64, voxel indices to mm in RAS; the sform, else the qform.
+        notes: what the user should know was made of the header, one line each.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def voxel_ml(self) -> float:
+        """A voxel's volume in ml."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+
+def check_header(path: str | Path) -> Header:
+    """Check a NIfTI file without reading its voxels, nor memory for them.
+
+    Raises:
+        InputError: the file is missing, empty, truncated or no NIfTI file; its image is not 3-D (a fourth axis of
+            length 1 is let pass), is a single slice, has no plain numbers or more of them than can be; its affine is
+            singular, or its two affines disagree.
+    """
+    path = Path(path)
+    header, raw = _read_header(path)
+    shape, squeezed = _checked_shape(header, path)
+    _check_size(header, path)
+    affine = _checked_affine(header, raw, path)
+    _check_agreement(header, shape, path)
+
+    notes = []
+    if squeezed:
+        notes.append(f"{path.name}: axes of length 1 after the third were dropped")
+    slope, intercept = header.get_slope_inter()
+    if slope is not None and (slope, intercept) != (1, 0):
+        notes.append(f"{path.name}: the header's scaling was applied (slope {slope:g}, intercept {intercept:g})")
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        notes.append(f"{path.name}: the header does not tell the orientation (sform and qform codes 0), taken as LAS")
+    elif not np.allclose(np.linalg.norm(affine[:3, :3], axis=0), header["pixdim"][1:4], rtol=0.01):
+        notes.append(f"{path.name}: the affine's voxel sizes were used, pixdim has others")
+    return Header(shape, affine, tuple(notes))
+
+
+def check_image(voxels: np.ndarray, path: str | Path) -> list[str]:
+    """Check a scan's voxels and repair them in place.
+
+    Non-finite voxels take the nearest finite one's value; negative ones become 0 if they are so small and few as a
+    spline's overshoot is. (Where negative intensities are meant, as after z-scoring, they stay.)
+
+    Args:
+        voxels: (X, Y, Z) float32.
+        path: its file, for the messages.
+
+    Returns:
+        One line for each repair.
+
+    Raises:
+        InputError: many voxels are not finite, or all have one value.
+    """
+    path, lines = Path(path), []
+    broken = ~np.isfinite(voxels)
+    count = int(broken.sum())
+    if count > MAX_NONFINITE * voxels.size:
+        share = "all" if count == voxels.size else f"{100 * count / voxels.size:.3g} % of the"
+        remedy = "Write it again; if NaN stands for the background, as 0"
+        raise InputError(f"{share} voxels are NaN or infinite", remedy, path)
+    if count:
+        nearest = ndimage.distance_transform_edt(broken, return_distances=False, return_indices=True)
+        voxels[broken] = voxels[tuple(axis[broken] for axis in nearest)]
+        lines.append(f"{path.name}: {count} voxels were NaN or infinite, repaired from their neighbours")
+    if voxels.min() == voxels.max():
+        value = float(voxels.flat[0])
+        what = "all voxels are 0" if value == 0 else f"all voxels have one value, {value:g}"
+        raise InputError(f"{what}: there is no image in it", WRITE_AGAIN, path)
+
+    negative = voxels < 0
+    undershoot = -voxels.sum(where=negative, dtype=np.float64)
+    if 0 < undershoot <= MAX_OVERSHOOT * voxels.sum(where=~negative, dtype=np.float64):
+        lines.append(
+            f"{path.name}: {int(negative.sum())} voxels were below 0, as a spline overshoots (down to "
+            f"{voxels.min():.4g}), set to 0"
+        )
+        voxels[negative] = 0
+    return lines
+
+
+def check_label(voxels: np.ndarray, path: str | Path) -> None:
+    """Check a label map's voxels.
+
+    Raises:
+        InputError: they are not all whole numbers from 0.
+    """
+    wrong = voxels[~(np.isfinite(voxels) & (voxels >= 0) & (voxels == np.rint(voxels)))]
+    if wrong.size:
+        remedy = "Write whole numbers, and resample labels by nearest neighbour"
+        raise InputError(f"{wrong.size} voxels are no labels, such as {wrong[0]:.4g}", remedy, path)
+
+
+def check_mask(voxels: np.ndarray, voxel_ml: float, path: str | Path) -> str | None:
+    """Why what is named as a brain mask cannot be one, in a line; None if it can.
+
+    Args:
+        voxels: (X, Y, Z), inside where above 0.
+        voxel_ml: a voxel's volume in ml.
+        path: its file, for the message.
+    """
+    inside = np.count_nonzero(voxels > 0) * voxel_ml
+    if inside == 0:
+        return f"{Path(path).name}: is empty, not used as the brain mask"
+    if inside < MIN_BRAIN_ML and voxels.size * voxel_ml > WHOLE_HEAD_ML:
+        return f"{Path(path).name}: covers {inside:.3g} ml, which is no brain, not used as the brain mask"
+    return None
+
+
+def check_subjects(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The datalist after a look at every file's header, before any work starts.
+
+    A subject with a scan that cannot be used gets "fault", the others stay as they are. A label map or a mask that
+    cannot be used is dropped with a warning, and so is what lies elsewhere by its affine: a mask that is on no scan's
+    grid, a label map that has a scan's shape but no scan's affine.
+    """
+    return [dict(item) if "fault" in item else _checked(item) for item in items]
+
+
+def _checked(item: Mapping[str, Any]) -> dict[str, Any]:
+    checked = {**item, "warnings": list(item.get("warnings", []))}
+    beside = [key for key in ("label", "mask") if key in item]
+    try:
+        scans = [check_header(item[key]) for key in scan_keys(item) if key not in beside]
+    except InputError as error:
+        return {**checked, "fault": str(error)}
+    for key in beside:
+        try:
+            header = check_header(item[key])
+        except InputError as error:
+            reason = str(error)
+        else:
+            same_shape = any(header.shape == scan.shape for scan in scans)
+            if any(_same_grid(header, scan) for scan in scans) or (key == "label" and not same_shape):
+                continue
+            reason = f"{item[key]}: is not where the scans are by its affine"
+        checked["warnings"].append(f"{key} not used: {reason}")
+        del checked[key]
+    return checked
+
+
+def _read_header(path: Path) -> tuple[Nifti1Header, Nifti1Header]:
+    """The header as nibabel reads it, and as it is in the file."""
+    if not path.is_file():
+        reason = "is a link to a file that is not there" if path.is_symlink() else "does not exist"
+        raise InputError(reason, "Fetch the file, or leave this scan out", path)
+    if path.stat().st_size == 0:
+        raise InputError("is empty (0 bytes)", "Copy or download it again", path)
+    try:
+        with _opened(path) as stream:
+            block = stream.read(Nifti2Header.sizeof_hdr)
+    except EOFError as error:
+        raise _truncated(path) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        remedy = "Name an uncompressed file .nii, else copy or download it again"
+        raise InputError(f"is no gzip file ({error})", remedy, path) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", "Make the file readable", path) from error
+
+    kind = Nifti1Header if block[344:347] == b"n+1" else Nifti2Header if block[4:7] == b"n+2" else None
+    if kind is None or len(block) < kind.sizeof_hdr:
+        raise InputError("is not a NIfTI file", "Convert it to NIfTI (.nii.gz), e.g. with dcm2niix", path)
+    block = block[: kind.sizeof_hdr]
+    raw, header = kind(block, check=False), kind(block, check=False)
+    try:
+        header.check_fix(logger=_quiet, error_level=imageglobals.error_level)
+    except HeaderDataError as error:
+        raise InputError(f"has a header that is not valid ({error})", WRITE_AGAIN, path) from error
+    return header, raw
+
+
+def _opened(path: Path) -> Any:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _truncated(path: Path) -> InputError:
+    fault = "is truncated: the file ends before the image that its header tells of"
+    return InputError(fault, "Copy or download it again", path)
+
+
+def _checked_shape(header: Nifti1Header, path: Path) -> tuple[tuple[int, int, int], bool]:
+    """The three lengths, and whether axes of length 1 come after them."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        what = "colours (RGB)" if dtype.names else "complex numbers" if dtype.kind == "c" else str(dtype)
+        raise InputError(f"has {what} for voxels", "Give one real number per voxel, e.g. the magnitude", path)
+    axes = int(header["dim"][0])
+    dims = [int(length) for length in header["dim"][1 : axes + 1]]
+    shown = " x ".join(map(str, dims))
+    if min(dims, default=0) < 1 or max(dims) > MAX_AXIS or np.prod(dims, dtype=np.float64) > MAX_VOXELS:
+        raise InputError(f"has a header that claims {shown} voxels", WRITE_AGAIN, path)
+    if len(dims) < 3:
+        raise InputError(f"is {len(dims)}-D ({shown})", "Give the whole 3-D volume", path)
+    if max(dims[3:], default=1) > 1:
+        remedy = "Split it into one 3-D file per contrast or frame (e.g. with fslsplit), and give the one that is meant"
+        raise InputError(f"is {len(dims)}-D ({shown})", remedy, path)
+    if min(dims[:3]) < 2:
+        raise InputError(f"is a single slice ({shown})", "Give the whole 3-D volume", path)
+    return (dims[0], dims[1], dims[2]), len(dims) > 3
+
+
+def _check_size(header: Nifti1Header, path: Path) -> None:
+    """Whether the voxels that the header tells of can be in the file."""
+    voxels = int(np.prod(header.get_data_shape(), dtype=np.int64))
+    needed = int(header["vox_offset"]) + voxels * header.get_data_dtype().itemsize
+    size = path.stat().st_size
+    if not path.name.lower().endswith(".gz"):
+        if size < needed:
+            raise _truncated(path)
+        return
+    if needed > MAX_DEFLATION * size:
+        raise _truncated(path)
+    with path.open("rb") as stream:  # a gzip file ends with the length of its (last) content modulo 2 ** 32
+        stream.seek(-4, os.SEEK_END)
+        told = int.from_bytes(stream.read(4), "little")
+    if told != needed % 2**32 and not _inflates_to(path, needed):
+        raise _truncated(path)
+
+
+def _inflates_to(path: Path, needed: int) -> bool:
+    """Whether a gzip file has that many bytes; by inflating it, a piece at a time."""
+    try:
+        with gzip.open(path) as stream:
+            while needed > 0 and (piece := stream.read(min(needed, 1 << 20))):
+                needed -= len(piece)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return False
+    return needed <= 0
+
+
+def _checked_affine(header: Nifti1Header, raw: Nifti1Header, path: Path) -> np.ndarray:
+    remedy = "Write it again from its source, with the scanner's orientation"
+    if raw["sform_code"] <= 0 and not np.all(raw["pixdim"][1:4]):
+        raise InputError("has a voxel size of 0 in its header", remedy, path)
+    try:
+        header.get_qform(coded=True)
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except ValueError as error:
+        raise InputError(f"has an invalid qform ({error})", remedy, path) from error
+    if not np.all(np.isfinite(affine)):
+        raise InputError("has an affine with NaN or infinite numbers", remedy, path)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.all(sizes == 0):
+        raise InputError("has an affine of zeros", remedy, path)
+    if np.any(sizes == 0) or abs(np.linalg.det(affine[:3, :3])) < MAX_SHEAR * np.prod(sizes):
+        raise InputError("has a singular affine: its axes lie in one plane", remedy, path)
+    if sizes.min() < MIN_VOXEL_MM or sizes.max() > MAX_VOXEL_MM:
+        shown = " x ".join(f"{size:.3g}" for size in sizes)
+        raise InputError(f"has voxels of {shown} mm, which no brain scan has", remedy, path)
+    return affine
+
+
+def _check_agreement(header: Nifti1Header, shape: tuple[int, int, int], path: Path) -> None:
+    """Whether sform and qform, where both are set, put the image's corners in one place."""
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None or qform is None:
+        return
+    apart = np.abs(_corners(shape, sform) - _corners(shape, qform)).max()
+    if not apart <= SAME_PLACE_MM:
+        raise InputError(
+            f"has a sform and a qform that disagree by {apart:.3g} mm, so that programs see it in different places",
+            "Set both to the right one, e.g. in nibabel: image.set_qform(image.get_sform()) and save",
+            path,
+        )
+
+
+def _same_grid(one: Header, other: Header) -> bool:
+    if one.shape != other.shape:
+        return False
+    return bool(np.abs(_corners(one.shape, one.affine) - _corners(other.shape, other.affine)).max() <= SAME_PLACE_MM)
+
+
+def _corners(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
+    """(8, 3) mm."""
+    indices = np.array(list(product(*((0, length - 1) for length in shape))))
+    return np.asarray(indices @ affine[:3, :3].T + affine[:3, 3])

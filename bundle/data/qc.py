@@ -1,0 +1,97 @@
+"""A picture per subject of what was given and what was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from nibabel.orientations import apply_orientation, io_orientation
+
+# plane -> the axis (of R, A, S) that it cuts, and the letters at its left, right, top and bottom border. The patient's
+# right is on the left of the picture, as radiologists have it.
+PLANES = {"axial": (2, "RLAP"), "coronal": (1, "RLSI"), "sagittal": (0, "APSI")}
+GIVEN, MADE = "white", "#ffb000"
+
+
+def write_qc(
+    path: Path,
+    title: str,
+    volumes: Mapping[str, np.ndarray],
+    made: Sequence[str],
+    uncertainty: Mapping[str, np.ndarray],
+    brain: np.ndarray,
+    affine: np.ndarray,
+) -> None:
+    """Draw three planes of every contrast, then of every uncertainty, through the middle of the brain.
+
+    Args:
+        path: of the PNG file.
+        title: printed above.
+        volumes: contrasts ``(X, Y, Z)`` in [0, 1], in the order of the rows.
+        made: which of them are synthetic.
+        uncertainty: standard deviations of those made, where there are samples; each has its own scale, printed.
+        brain: mask ``(X, Y, Z)``.
+        affine: voxel to millimetres, RAS, of all volumes.
+    """
+    turn = io_orientation(affine)
+    spacing = nib.affines.voxel_sizes(affine)[np.argsort(turn[:, 0])]
+    brain = apply_orientation(brain, turn)
+    # a row: name, volume, what it is, its largest value, its colours
+    rows = [(n, v, "SYNTHETIC" if n in made else "given", 1.0, "gray") for n, v in volumes.items()]
+    rows += [(n, v, f"uncertainty, white = {top(v):.3f}", top(v), "inferno") for n, v in uncertainty.items()]
+    figure = Figure(figsize=(9.6, 0.5 + 3.1 * len(rows)), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{title}\nradiological view: the patient's right is on the left", color="white", fontsize=10)
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for line, (name, volume, what, highest, colours) in zip(axes, rows, strict=True):
+        upright = apply_orientation(volume, turn)
+        colour = GIVEN if what == "given" else MADE
+        line[0].set_ylabel(f"{name}\n{what}", color=colour, fontsize=11, fontweight="bold")
+        for ax, plane in zip(line, PLANES, strict=True):
+            draw_plane(ax, upright, brain, spacing, plane, highest, colours)
+            if what != "given":  # in the picture itself: parts of it get copied elsewhere
+                ax.text(0.02, 0.03, "SYNTHETIC", transform=ax.transAxes, color=MADE, fontsize=8)
+            for spine in ax.spines.values():
+                spine.set_color(colour)
+    figure.savefig(path, dpi=100, facecolor="black")
+
+
+def draw_plane(
+    ax: Axes, volume: np.ndarray, brain: np.ndarray, spacing: np.ndarray, plane: str, highest: float, colours: str
+) -> None:
+    """Show one plane of a volume whose axes are R, A, S, cropped to the brain, in true proportions."""
+    axis, letters = PLANES[plane]
+    box = tuple(slice(max(line[0] - 2, 0), line[-1] + 3) for line in map(np.flatnonzero, projections(brain)))
+    middle = round(float(np.average(np.arange(brain.shape[axis]), weights=projections(brain)[axis])))
+    across, up = (a for a in range(3) if a != axis)
+    picture = volume.take(middle, axis)[box[across], box[up]].T
+    ax.imshow(
+        picture,
+        cmap=colours,
+        vmin=0,
+        vmax=highest,
+        origin="lower",
+        aspect=spacing[up] / spacing[across],
+        interpolation="nearest",
+    )
+    ax.invert_xaxis()  # axes grow towards R and A, which belong on the left
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for letter, place in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=True):
+        ax.text(*place, letter, transform=ax.transAxes, color="#80c0ff", fontsize=8, ha="center", va="center")
+
+
+def projections(brain: np.ndarray) -> list[np.ndarray]:
+    """How many voxels of the mask each position along each axis has."""
+    return [brain.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+
+
+def top(volume: np.ndarray) -> float:
+    """The 99.5 percentile of what is not zero, as the largest value to show."""
+    values = volume[volume > 0]
+    return float(np.percentile(values, 99.5)) if values.size else 1.0

@@ -1,0 +1,57 @@
+"""Which subjects of a folder train, and which validate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bundle.data.checks import check_subjects
+from bundle.data.discovery import find_subjects
+from bundle.data.splits import apply_split, load_split, make_split
+from bundle.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+FEWEST_TO_SPLIT = 5  # subjects; below that, holding one back costs more than its figures tell
+
+
+def training_and_validation(
+    dataset_dir: str,
+    contrasts: Sequence[str],
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    split_file: str | None = None,
+    seed: int = 0,
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Datalists for training and validation.
+
+    Subjects with a fault are left out, with a line each. Without a split file a tenth of the persons validate; with
+    fewer than five subjects all of them train, and also validate, which is said.
+
+    Args:
+        dataset_dir: folder of subjects; any of them may lack contrasts or a lesion mask.
+        contrasts, overrides: see `find_subjects`.
+        split_file: JSON file of subject names, see `load_split`; its `test` part is not used here.
+        seed: of the split that is drawn where none is given.
+
+    Raises:
+        InputError: no subject can be used, or the split names subjects that are not there.
+    """
+    items = []
+    for item in check_subjects(find_subjects(dataset_dir, contrasts, overrides)):
+        if "fault" in item:
+            logger.warning(f"{item['subject']} is left out: {item['fault']}")
+        else:
+            items.append(item)
+    if not items:
+        raise InputError("no subject can be used", "Mend the faults listed above", dataset_dir)
+    if split_file is not None:
+        split = load_split(split_file)
+    elif len(items) < FEWEST_TO_SPLIT:
+        logger.warning(f"{len(items)} subjects are too few to hold any back: the validation figures are those of the training subjects")
+        return items, items
+    else:
+        split = make_split([item["subject"] for item in items], test=0.0, seed=seed)
+    training, validation = (apply_split(items, split, part) for part in ("training", "validation"))
+    logger.info(f"{len(training)} subjects train, {len(validation)} validate")
+    return training, validation or training

@@ -1,0 +1,1 @@
+"""Ignite engines of the bundle's workflows."""

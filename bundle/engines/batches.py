@@ -1,0 +1,149 @@
+"""What each stage makes of a batch of slices: MONAI `prepare_batch` functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+from bundle.networks.msg_ldm import MSGLDM
+from bundle.networks.sampler import add_noise
+
+Batch = Mapping[str, Tensor]
+
+
+def _to(batch: Batch, device: Any, non_blocking: bool, *keys: str) -> list[Tensor]:
+    # Plain tensors: a MetaTensor would drag its metadata through every operation and into the running mean of the styles.
+    plain = (convert_to_tensor(batch[key], dtype=torch.float32, track_meta=False) for key in keys)
+    return [tensor.to(device, non_blocking=non_blocking) for tensor in plain]
+
+
+class AutoencoderBatch:
+    """Square windows of the contrasts that exist: images (B windows, 1, size, size), which are also the targets.
+
+    Each window shows one contrast, drawn at random, around a pixel of the brain. Windows of a third of the slice train
+    the convolutions faster than whole slices, most of which are background.
+
+    Args:
+        size: side of a window in pixels; a multiple of the autoencoder's reduction.
+        windows: windows per slice.
+    """
+
+    def __init__(self, size: int = 64, windows: int = 4) -> None:
+        self.size, self.windows = size, windows
+
+    def __call__(self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
+        seen, exists, brain = _to(batch, device, non_blocking, "seen", "exists", "brain")
+        image = torch.stack([self.window(*slice_) for slice_ in zip(seen, exists, brain) for _ in range(self.windows)])
+        return image, image
+
+    def window(self, seen: Tensor, exists: Tensor, brain: Tensor) -> Tensor:
+        """seen (M, H, W), exists (M,), brain (1, H, W) -> (1, size, size)."""
+        places = brain[0].nonzero() if brain.any() else torch.zeros(1, 2, dtype=torch.long, device=brain.device)
+        centre = places[torch.randint(len(places), ())]
+        drawn = int(torch.multinomial(exists, 1))
+        row, column = (
+            min(max(int(middle) - self.size // 2, 0), length - self.size) for middle, length in zip(centre, seen.shape[1:])
+        )
+        return seen[drawn : drawn + 1, row : row + self.size, column : column + self.size]
+
+
+class DisentanglementBatch:
+    """Some contrasts are shown, and the hidden ones are to be reconstructed.
+
+    Args:
+        reconstruct_shown: probability that a shown contrast is to be reconstructed too, from its own style.
+        region_mask: give the lesion regions as a further condition.
+        region_prob: probability that they are given, where they are known.
+    """
+
+    def __init__(self, reconstruct_shown: float = 0.25, region_mask: bool = False, region_prob: float = 0.5) -> None:
+        self.reconstruct_shown, self.region_mask, self.region_prob = reconstruct_shown, region_mask, region_prob
+
+    def __call__(
+        self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Any, ...], dict[str, Any]]:
+        image, seen, exists, presence, regions, valid = _to(
+            batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
+        )
+        again = presence * (torch.rand_like(presence) < self.reconstruct_shown)
+        counted = torch.maximum(exists * (1 - presence), again)
+        truth = torch.where(presence.bool()[:, :, None, None], seen, image)
+        targets = {"image": truth, "counted": counted, "presence": presence, "regions": regions, "valid": valid}
+        region = region_input(regions, valid, self.region_prob) if self.region_mask else None
+        return seen, targets, (presence, counted, region), {}
+
+
+def region_input(regions: Tensor, valid: Tensor, prob: float) -> Tensor:
+    """Regions (B, R, H, W) and the map that says whether they are given, withheld at random: (B, R + 1, H, W)."""
+    given = valid.amax(1) * (torch.rand(len(valid), device=valid.device) < prob)
+    given_map = given[:, None, None, None].expand(-1, 1, *regions.shape[2:])
+    return torch.cat([regions * valid[:, :, None, None] * given_map, given_map], dim=1)
+
+
+class DiffusionBatch:
+    """Noisy latents of the hidden contrasts, guided by the frozen structure of the shown ones  (MSG-LDM, eq. 1).
+
+    Args:
+        model: the whole model; its autoencoder and disentanglement are used as they are, without gradients.
+        region_mask, region_prob: see `DisentanglementBatch`.
+    """
+
+    def __init__(self, model: MSGLDM, region_mask: bool = False, region_prob: float = 0.5) -> None:
+        self.model, self.region_mask, self.region_prob = model, region_mask, region_prob
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, Any]]:
+        image, seen, exists, presence, regions, valid = _to(
+            batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
+        )
+        self.model.eval()
+        region = region_input(regions, valid, self.region_prob) if self.region_mask else None
+        fused = self.model.disentanglement.encode_structure(seen, presence, region).fused
+        available = self.model.encode_available(seen, presence)
+        sample, target = (exists * (1 - presence)).nonzero(as_tuple=True)
+        if not len(sample):  # a batch of complete exams: then a shown contrast is denoised, with its latent withheld
+            sample, target = torch.arange(len(image), device=image.device), presence.argmax(1)
+            presence = presence.clone()
+            presence[sample, target] = 0
+        z_0 = self.model.encode(image[sample, target].unsqueeze(1))
+        noise = torch.randn_like(z_0)
+        t = torch.randint(len(self.model.alphas_cumprod), (len(z_0),), device=z_0.device)
+        z_t = add_noise(z_0, noise, self.model.alphas_cumprod[t])
+        self.model.diffusion.train()
+        return z_t, noise, (t, target, fused[sample], available[sample], presence[sample]), {}
+
+
+class RegressionBatch:
+    """The network's input (B, 2M, H, W) and the hidden contrasts to predict from it (the U-Net baseline)."""
+
+    def __call__(
+        self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        image, seen, exists, presence = _to(batch, device, non_blocking, "image", "seen", "exists", "presence")
+        maps = presence[:, :, None, None].expand_as(image)
+        return torch.cat([seen * maps, maps], dim=1), {"image": image, "counted": exists * (1 - presence)}
+
+
+class ValidationBatch:
+    """The network's input (B, 2M, H, W), and the hidden truth with the brain to score it in.
+
+    Args:
+        score_shown: score the contrasts that are shown (the autoencoder's ceiling) instead of the hidden ones.
+    """
+
+    def __init__(self, score_shown: bool = False) -> None:
+        self.score_shown = score_shown
+
+    def __call__(
+        self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        image, exists, presence, brain = _to(batch, device, non_blocking, "image", "exists", "presence", "brain")
+        maps = presence[:, :, None, None].expand_as(image)
+        counted = presence if self.score_shown else exists * (1 - presence)
+        return torch.cat([image * maps, maps], dim=1), {"image": image, "counted": counted, "brain": brain}

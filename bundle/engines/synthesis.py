@@ -1,0 +1,273 @@
+"""The engine of inference: subject by subject, scans in, missing contrasts out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.data import Dataset, MetaTensor
+from monai.engines import Evaluator
+from monai.inferers import Inferer
+from monai.transforms import Compose
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bundle import __version__
+from bundle.data.output import as_json, is_done, prepare_output, staged, told, write_text, write_volume
+from bundle.data.qc import write_qc
+from bundle.engines.options import SynthesisOptions, flag
+from bundle.errors import InputError, input_error_in
+from bundle.networks.weights import sha256
+
+logger = logging.getLogger(__name__)
+
+SCALE = (
+    "[0, 1]: a contrast that was not measured has no scanner units; "
+    "0 and 1 stand for its 0.5 and 99.5 percentile inside the brain"
+)
+COLUMNS = ("subject", "status", "made", "seconds", "reason")
+
+
+class SynthesisEvaluator(Evaluator):
+    """Go through a data set subject by subject and write what is missing.
+
+    A subject that cannot be processed is recorded as failed, with one line that says why, and the others go on. A
+    subject whose results are there, made from the same files with the same weights and options, is skipped.
+
+    Args:
+        device: where the network computes.
+        dataset: items of `find_subjects`, with the preprocessing as its transform.
+        network: maps slices ``(B, 2C, H, W)`` to ``(B, C, H, W)``; has the attributes mode, num_steps, start_level,
+            seed and targets.
+        inferer: applies it to a volume.
+        postprocessing: brings "pred", "uncertainty" and "brain" back to the grid of the reference scan.
+        options: what is made, and how.
+        checksum: SHA-256 of the network's weights.
+        dataset_dir, output_dir: folders of scans and of results.
+        overwrite: process subjects again that are done.
+        val_handlers: further ignite handlers; the record of a subject is ``engine.state.output``.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        dataset: Dataset,
+        network: nn.Module,
+        inferer: Inferer,
+        postprocessing: Compose,
+        options: SynthesisOptions,
+        checksum: str,
+        dataset_dir: str | Path,
+        output_dir: str | Path,
+        overwrite: bool | str = False,
+        val_handlers: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(device=device, val_data_loader=range(len(dataset)), val_handlers=val_handlers, decollate=False)
+        self.logger.setLevel(logging.CRITICAL)  # ignite's own lines about its run: failures and Ctrl-C are told plainly
+        self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
+        self.options, self.checksum = options, checksum
+        self.dataset_dir, self.output_dir = Path(str(dataset_dir)), Path(str(output_dir))
+        self.overwrite = flag("overwrite", overwrite)
+        self.records: list[dict[str, Any]] = []
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Process all subjects, then write summary.json and summary.csv, also where the run is interrupted."""
+        prepare_output(self.output_dir, self.dataset_dir)
+        self.records = []
+        try:
+            with tqdm(total=len(self.dataset), desc="subjects", unit="subject", disable=None) as self.bar:
+                super().run(global_epoch)
+        finally:
+            self.write_summary()
+
+    def exit_on_failure(self) -> None:
+        """End the program with status 1 if a subject failed."""
+        failed = sum(record["status"] == "failed" for record in self.records)
+        if failed:
+            where = self.output_dir / "summary.csv"
+            print(f"{failed} of {len(self.records)} subjects failed, see {where}", file=sys.stderr)
+            raise SystemExit(1)
+
+    def _iteration(self, engine: Engine, index: int) -> dict[str, Any]:  # type: ignore[override]
+        """Process one subject; its record is {subject, status, made, seconds, reason, warnings}."""
+        item = self.dataset.data[index]
+        start = time.monotonic()
+        record = {"subject": item["subject"], "status": "failed", "made": [], "seconds": 0.0, "reason": ""}
+        record["warnings"] = item.get("warnings", [])
+        self.bar.set_postfix_str(item["subject"])
+        try:
+            record |= self.process(index, item)
+        except Exception as error:  # one bad subject never stops the others
+            record["reason"] = self.reason(error)
+        record["seconds"] = round(time.monotonic() - start, 2)
+        self.records.append(record)
+        self.report(record)
+        return record
+
+    def process(self, index: int, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what is to be done for one subject, and say what that was: a part of its record."""
+        if "fault" in item:
+            return {"reason": item["fault"]}
+        given, made = self.options.plan(item)
+        if not made:
+            return {"status": "nothing missing"}
+        folder = self.output_dir / item["subject"]
+        claim = self.claim(item, given, made)
+        if not self.overwrite and is_done(folder, folder / f"{folder.name}.json", claim):
+            return {"status": "skipped", "made": made, "reason": "done by an earlier run"}
+        warnings = self.make(index, folder, claim)
+        return {"status": "done", "made": made, "warnings": warnings}
+
+    def make(self, index: int, folder: Path, claim: Mapping[str, Any]) -> list[str]:
+        """Synthesise a subject's contrasts and write its folder; what the user should be told about them."""
+        clock = Clock()
+        item, made = self.dataset.data[index], claim["targets"]
+        data = self.dataset[index]
+        clock.lap("preprocessing")
+        pred, uncertainty = self.synthesise(data["image"], made)
+        clock.lap("synthesis")
+        data["pred"] = MetaTensor(pred)
+        if uncertainty is not None:
+            data["uncertainty"] = MetaTensor(uncertainty)
+        data = self.postprocessing(data)
+        clock.lap("postprocessing")
+        warnings = [*data["warnings"], *self.cautions(made)]
+        outdated = [f"{folder.name}_{name}_uncertainty.nii.gz" for name in made]
+        with staged(folder, outdated) as aside:
+            files = self.write_images(aside, data, item[data["reference"]], [*data["intensity"], *made], made)
+            clock.lap("writing")
+            report = {
+                "subject": folder.name,
+                "inputs": {key: item[key] for key in claim["inputs_sha256"]},
+                **claim,
+                "reference": data["reference"],
+                "input_intensities": data["intensity"],
+                "output_intensities": SCALE,
+                "files": files,
+                "seconds": clock.laps,
+                "device": str(self.state.device),
+                "warnings": warnings,
+            }
+            (aside / f"{folder.name}.json").write_text(as_json(report), encoding="utf-8")
+        return warnings
+
+    def claim(self, item: Mapping[str, Any], given: Sequence[str], made: Sequence[str]) -> dict[str, Any]:
+        """What a subject's results follow from: an earlier run's are kept where all of it is the same."""
+        return {
+            "bundle_version": __version__,
+            "inputs_sha256": {key: sha256(item[key]) for key in [*given, "mask"] if key in item},
+            "targets": list(made),
+            "weights_sha256": self.checksum,
+            **self.options.claim(),
+        }
+
+    def synthesise(self, image: Tensor, made: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """All contrasts ``(C, H, W, D)`` of a stack ``(2C, H, W, D)``, and the deviation of the samples if several."""
+        options, network = self.options, self.network
+        stack = torch.as_tensor(image)[None].to(self.state.device)
+        network.targets = tuple(options.contrasts.index(name) for name in made)  # type: ignore[assignment]
+        network.num_steps, network.start_level = options.num_steps, options.start_level  # type: ignore[assignment]
+        network.mode = "sample" if options.samples else "mean"  # type: ignore[assignment]
+        first = mean = squares = torch.zeros(())
+        with self.mode(network):
+            for number in range(max(options.samples, 1)):
+                network.seed = options.seed + number  # type: ignore[assignment]
+                pred = self.inferer(stack, network)[0].cpu()
+                if number == 0:
+                    first, mean, squares = pred, pred.clone(), torch.zeros_like(pred)
+                    continue
+                # Welford's running mean and sum of squared deviations: memory does not grow with the samples
+                step = pred - mean
+                mean += step / (number + 1)
+                squares += step * (pred - mean)
+        result = first if options.mode == "sample" else mean
+        return result, (squares / (options.samples - 1)).sqrt() if options.samples > 1 else None
+
+    def write_images(
+        self, folder: Path, data: Mapping[str, Any], reference: str, shown: Sequence[str], made: Sequence[str]
+    ) -> list[str]:
+        """Write the volumes that were made and a picture of those shown into a folder; the names of the files."""
+        subject, files = data["subject"], []
+        channel = {name: number for number, name in enumerate(self.options.contrasts) if name in shown}
+        for key, ending in (("pred", "synth"), ("uncertainty", "uncertainty")):
+            for name in made if key in data else ():
+                files.append(f"{subject}_{name}_{ending}.nii.gz")
+                volume = data[key][channel[name]].numpy()
+                write_volume(folder / files[-1], volume, reference, f"{name} {ending}, msg-ldm-bundle {__version__}")
+        files.append(f"{subject}_qc.png")
+        write_qc(
+            folder / files[-1],
+            subject,
+            {name: data["pred"][number].numpy() for name, number in channel.items()},
+            made,
+            {name: data["uncertainty"][channel[name]].numpy() for name in made} if "uncertainty" in data else {},
+            data["brain"][0].numpy(),
+            data["pred"].affine.numpy(),
+        )
+        return files
+
+    def cautions(self, made: Sequence[str]) -> list[str]:
+        """What a reader of the results must know of the contrasts that were made."""
+        return [
+            f"{row.name} is synthetic: it shows no real uptake of contrast agent and says nothing about enhancement"
+            for row in self.options.rows()
+            if row.gadolinium and row.name in made
+        ]
+
+    def reason(self, error: Exception) -> str:
+        """One line that says why a subject failed."""
+        fault = input_error_in(error)
+        if fault is not None:
+            return str(fault)
+        while not isinstance(error, OSError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        if isinstance(error, OSError):
+            return told(error, self.output_dir)
+        with tqdm.external_write_mode():
+            logger.error("an error that this program did not foresee", exc_info=error)
+        return f"unforeseen {type(error).__name__}: {' '.join(str(error).split())}. Report it with the lines above"
+
+    def report(self, record: Mapping[str, Any]) -> None:
+        """Tell about a subject, above the progress bar where there is one (on a terminal)."""
+        what = ", ".join(record["made"]) + " " if record["made"] else ""
+        reason = f": {record['reason']}" if record["reason"] else ""
+        count = f"[{len(self.records)}/{len(self.dataset)}]"
+        self.bar.write(f"{count} {record['subject']}: {what}{record['status']} ({record['seconds']:.1f} s){reason}")
+        for line in record["warnings"]:
+            self.bar.write(f"  warning: {line}")
+        self.bar.update()
+
+    def write_summary(self) -> None:
+        """Write one row per subject that was looked at."""
+        table = io.StringIO()
+        rows = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        rows.writeheader()
+        rows.writerows({**record, "made": " ".join(record["made"])} for record in self.records)
+        try:
+            write_text(self.output_dir / "summary.json", as_json(self.records))
+            write_text(self.output_dir / "summary.csv", table.getvalue())
+        except OSError as error:
+            fault = f"the summary cannot be written ({error.strerror})"
+            raise InputError(fault, "Free some space", self.output_dir) from error
+
+
+class Clock:
+    """Seconds between calls of `lap`, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Note the seconds since the last call."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self.last, 2)
+        self.last = now

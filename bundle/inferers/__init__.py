@@ -1,0 +1,1 @@
+"""Inferers that apply a network of slices to volumes."""

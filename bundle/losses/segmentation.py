@@ -1,0 +1,27 @@
+"""Segmentation loss L_seg on overlapping lesion regions, where a truth exists."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+
+
+class RegionLoss(nn.Module):
+    """L_seg = Dice + binary cross-entropy over the (sample, region) pairs whose truth is known.
+
+    MONAI's `DiceCELoss` takes a softmax over the channels, but whole tumour, tumour core and enhancing tumour overlap.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # batch=True: most slices have no lesion, and the Dice of an empty slice says nothing.
+        self.dice = DiceLoss(sigmoid=True, batch=True)
+
+    def forward(self, logits: Tensor, regions: Tensor, valid: Tensor) -> Tensor:
+        """logits, regions (B, R, H, W), valid (B, R), 1 where region R of that sample has a truth -> scalar."""
+        rows = valid.bool()
+        if not rows.any():
+            return logits.sum() * 0
+        logits, truth = logits[rows].float().unsqueeze(1), regions[rows].float().unsqueeze(1)
+        return self.dice(logits, truth) + F.binary_cross_entropy_with_logits(logits, truth)

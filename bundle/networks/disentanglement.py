@@ -1,0 +1,146 @@
+"""Style-structure disentanglement: what all contrasts share (F_s) apart from how each looks (style)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.networks.mmsf import MMSF
+from bundle.networks.msse import MSSE
+from bundle.networks.reconstruction import ReconstructionDecoder
+from bundle.networks.segmentation import SegmentationDecoder
+from bundle.networks.structure_encoder import StructureEncoders
+from bundle.networks.style_encoder import StyleBank, StyleEncoder
+
+
+@dataclass
+class Structure:
+    """The modality-free structure of a batch.
+
+    Attributes:
+        fused: F_s, (B, c_L, H/2^(L-1), W/2^(L-1)).
+        scales: F_1..F_L, finest first, (B, c_l, H/2^(l-1), W/2^(l-1)).
+        gates: w_j of each scale for the available pairs, contrast by contrast, (N, 1, H_l, W_l).
+    """
+
+    fused: Tensor
+    scales: list[Tensor]
+    gates: list[Tensor]
+
+
+class Disentanglement(nn.Module):
+    """Structure encoders with HFIB, MMSF, MSSE, style encoders, D_rec and D_seg (MSG-LDM, Fig. 2).
+
+    Args:
+        num_contrasts: M.
+        channels: structure channels of the scales 1..L, finest first.
+        style_channels, style_dim: the style encoders' channels and the length of a style vector.
+        shared: one structure encoder for all contrasts instead of one each (the paper's form, `false`).
+        skips: D_rec also sees F_1..F_{L-1}; `false` is the paper's form.
+        hfib, msse: switches for the paper's ablations.
+        num_heads: attention heads of MSSE.
+        regions: number of lesion regions that D_seg predicts.
+        region_mask: accept a lesion mask as a further condition (the paper's experiments). Its projection is added to
+            F_s and vanishes exactly where no mask is given, so one model serves both.
+    """
+
+    def __init__(
+        self,
+        num_contrasts: int,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        style_channels: Sequence[int] = (16, 32, 64),
+        style_dim: int = 8,
+        shared: bool = False,
+        skips: bool = True,
+        hfib: bool = True,
+        msse: bool = True,
+        num_heads: int = 4,
+        regions: int = 3,
+        region_mask: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_contrasts = num_contrasts
+        self.divisor = 2 ** (len(channels) - 1)
+        self.regions = regions
+        self.encoders = StructureEncoders(num_contrasts, channels, shared, hfib=hfib)
+        self.mmsf = nn.ModuleList(MMSF(c) for c in channels)
+        self.msse = MSSE(channels, num_heads) if msse else None
+        self.region_projection = nn.Conv2d(regions, channels[-1], 3, padding=1, bias=False) if region_mask else None
+        self.style_encoders = nn.ModuleList(StyleEncoder(style_channels, style_dim) for _ in range(num_contrasts))
+        self.style_bank = StyleBank(num_contrasts, style_dim)
+        self.decoders = nn.ModuleList(ReconstructionDecoder(channels, style_dim, skips) for _ in range(num_contrasts))
+        self.segmentation = SegmentationDecoder(channels, regions)
+
+    def encode_structure(self, image: Tensor, presence: Tensor, region: Tensor | None = None) -> Structure:
+        """What the available contrasts say about the anatomy.
+
+        Args:
+            image: (B, M, H, W) in [0, 1]; values of absent contrasts are never read.
+            presence: (B, M), 1 where a contrast is there; at least one per sample.
+            region: (B, regions + 1, H, W): the region mask, then a map that is 1 where the mask is given.
+
+        Raises:
+            ValueError: H or W is not a multiple of 2^(L-1), or a mask is given to a model made without one.
+        """
+        h, w = image.shape[2:]
+        if h % self.divisor or w % self.divisor:
+            raise ValueError(f"image: {h}x{w} cannot be halved {self.divisor.bit_length() - 1} times; pad both sides to multiples of {self.divisor}.")
+        encoded, sample = self.encoders(image, presence)
+        fused, gates = zip(*(mmsf(s, sample, presence) for mmsf, s in zip(self.mmsf, encoded)))
+        f_s = self.msse(fused) if self.msse is not None else fused[-1]
+        if region is not None:
+            if self.region_projection is None:
+                raise ValueError("region: this model was made without a region mask (region_mask: false).")
+            mask, given = region[:, : self.regions], region[:, self.regions :]
+            f_s = f_s + self.region_projection(F.adaptive_avg_pool2d(mask * given, f_s.shape[2:]).to(f_s.dtype))
+        return Structure(f_s, list(fused), list(gates))
+
+    def encode_style(self, image: Tensor, presence: Tensor) -> Tensor:
+        """Styles (B, M, d) of the available contrasts, zeros elsewhere; absent images are never read."""
+        style = image.new_zeros(*presence.shape, self.style_bank.mean.shape[1])
+        for j, encoder in enumerate(self.style_encoders):
+            rows = presence[:, j].nonzero().flatten()
+            if rows.numel():
+                style[rows, j] = encoder(image[rows, j : j + 1]).to(style.dtype)
+        return style
+
+    def reconstruct(self, structure: Structure, style: Tensor, wanted: Tensor) -> Tensor:
+        """D_rec_j(F_s, S_j) for the wanted (sample, contrast) pairs: style (B, M, d), wanted (B, M) -> (B, M, H, W).
+
+        Images that are not wanted are not computed; they are zero in the result.
+        """
+        b, m = wanted.shape
+        image = style.new_zeros(b, m, *structure.scales[0].shape[2:])
+        for j, decoder in enumerate(self.decoders):
+            rows = wanted[:, j].nonzero().flatten()
+            if rows.numel():
+                scales = [f[rows] for f in structure.scales]
+                image[rows, j] = decoder(structure.fused[rows], scales, style[rows, j]).to(image.dtype).squeeze(1)
+        return image
+
+    def forward(
+        self, image: Tensor, presence: Tensor, wanted: Tensor, region: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """One training pass.
+
+        Args:
+            image, presence, region: see `encode_structure`.
+            wanted: (B, M), which contrasts to reconstruct.
+
+        Returns:
+            `reconstruction` (B, M, H, W), zero where not wanted; `segmentation` logits (B, regions, H, W); `style`
+            (B, M, d), zero where absent.
+        """
+        structure = self.encode_structure(image, presence, region)
+        style = self.encode_style(image, presence)
+        if self.training:
+            self.style_bank.update(style.detach(), presence)
+        return {
+            "reconstruction": self.reconstruct(structure, self.style_bank(style, presence), wanted),
+            "segmentation": self.segmentation(structure.scales),
+            "style": style,
+        }

@@ -1,0 +1,155 @@
+"""MSG-LDM as one module: available contrasts in, complete exam out, the sampling loop inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets import AutoencoderKL
+from monai.networks.schedulers import DDPMScheduler
+from torch import Tensor, nn
+
+from bundle.networks.disentanglement import Disentanglement, Structure
+from bundle.networks.latent_denoiser import LatentDenoiser
+from bundle.networks.sampler import add_noise, dpm_solver, timesteps
+
+MODES = ("mean", "sample")
+
+
+class MSGLDM(nn.Module):
+    """Multiscale Structure-Guided Latent Diffusion Model (network_def of this bundle).
+
+    `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample" encodes
+    that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again in
+    `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. Every sample of a batch
+    gets the same noise, so that the slices of a volume agree; `seed` chooses it.
+
+    Args:
+        contrasts: names of the M contrasts, in channel order.
+        autoencoder: arguments of MONAI's `AutoencoderKL`; one for all contrasts, 1 channel in and out.
+        disentanglement: arguments of `Disentanglement` but for num_contrasts.
+        diffusion: arguments of `LatentDenoiser` but for the channel counts that follow from the other two.
+        num_train_timesteps: T; betas are scaled-linear from 0.0015 to 0.0195.
+        mode, num_steps, start_level, seed: see above; attributes, so that a caller may change them.
+    """
+
+    latent_scale: Tensor
+    alphas_cumprod: Tensor
+
+    def __init__(
+        self,
+        contrasts: Sequence[str],
+        autoencoder: Mapping[str, Any],
+        disentanglement: Mapping[str, Any],
+        diffusion: Mapping[str, Any],
+        num_train_timesteps: int = 1000,
+        mode: str = "mean",
+        num_steps: int = 8,
+        start_level: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        m = len(contrasts)
+        self.contrasts = tuple(contrasts)
+        self.autoencoder = AutoencoderKL(spatial_dims=2, in_channels=1, out_channels=1, **autoencoder)
+        # The posterior starts narrow (sigma = 0.05): from MONAI's sigma near 1 the decoder sees little but noise at first.
+        nn.init.constant_(self.autoencoder.quant_conv_log_sigma.conv.bias, -6.0)
+        self.disentanglement = Disentanglement(m, **disentanglement)
+        self.diffusion = LatentDenoiser(
+            m, self.autoencoder.latent_channels, self.disentanglement.encoders.channels[-1], **diffusion
+        )
+        self.register_buffer("latent_scale", torch.ones(()))
+        schedule = DDPMScheduler(num_train_timesteps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195)
+        self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
+        self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
+        self.targets: tuple[int, ...] | None = None
+
+    @property
+    def region_mask(self) -> bool:
+        """Whether the input carries a region mask: then it has regions + 1 more channels."""
+        return self.disentanglement.region_projection is not None
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels: M images, M presence maps, and the region mask if there is one."""
+        return 2 * len(self.contrasts) + (self.disentanglement.regions + 1) * self.region_mask
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Scaled latents of single-contrast images: (B, 1, H, W) -> (B, c, H/f, W/f), standard deviation near 1.
+
+        The posterior's mean, not a sample: its noise would only be a part of the latents' variance to unlearn.
+        """
+        return self.autoencoder.encode(image)[0] * self.latent_scale
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Inverse of `encode`: (B, c, H/f, W/f) -> (B, 1, H, W)."""
+        return self.autoencoder.decode(latent / self.latent_scale)
+
+    def encode_available(self, image: Tensor, presence: Tensor) -> Tensor:
+        """Latents of the available contrasts, (B, M, H, W) -> (B, M, c, h, w), zeros where absent."""
+        rows = presence.bool()
+        encoded = self.encode(image[rows].unsqueeze(1))
+        latents = encoded.new_zeros(*presence.shape, *encoded.shape[1:])
+        latents[rows] = encoded
+        return latents
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Complete an exam.
+
+        Args:
+            x: (B, 2M, H, W): M images in [0, 1], then M presence maps (1 where the contrast is there, constant over the
+                slice); with a region mask also its regions and a map that is 1 where it is given. H and W are
+                multiples of 8.
+
+        Returns:
+            (B, M, H, W) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in
+            `targets`, where that is set; the others stay 0).
+
+        Raises:
+            ValueError: wrong number of channels, a side that is no multiple of 8, or a sample without any contrast.
+        """
+        m = len(self.contrasts)
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"x: {x.shape[1]} channels, but {self.contrasts} make {self.in_channels} (images, then presence maps).")
+        if self.mode not in MODES:
+            raise ValueError(f"mode: {self.mode!r} must be one of {MODES}.")
+        presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
+        if not presence.any(1).all():
+            raise ValueError("x: a sample has no contrast at all (its presence maps are all zero).")
+        image = torch.where(presence.bool()[:, :, None, None], x[:, :m], torch.zeros_like(x[:, :m]))
+        region = x[:, 2 * m :] if self.region_mask else None
+        wanted = 1 - presence
+        if self.targets is not None:
+            chosen = torch.tensor([j in self.targets for j in range(m)], device=x.device)
+            wanted = wanted * chosen
+        structure = self.disentanglement.encode_structure(image, presence, region)
+        # Only missing contrasts are wanted, and their style is the running mean.
+        style = self.disentanglement.style_bank.mean.expand(x.shape[0], -1, -1)
+        made = self.disentanglement.reconstruct(structure, style, wanted).to(x.dtype)
+        if self.mode == "sample":
+            made = self.sample(image, presence, wanted, structure, made.clamp(0, 1))
+        return torch.where(presence.bool()[:, :, None, None], image, made.clamp(0, 1))
+
+    def sample(self, image: Tensor, presence: Tensor, wanted: Tensor, structure: Structure, made: Tensor) -> Tensor:
+        """Diffusion sample of the wanted contrasts, started from their reconstruction `made` (B, M, H, W)."""
+        condition = self.diffusion.condition(structure.fused, self.encode_available(image, presence), presence)
+        start = round(self.start_level * (len(self.alphas_cumprod) - 1))
+        steps = timesteps(start, self.num_steps)
+        result = torch.zeros_like(made)
+        for j in range(len(self.contrasts)):
+            rows = wanted[:, j].nonzero().flatten()
+            if not rows.numel():
+                continue
+            z_0 = self.encode(made[rows, j : j + 1]).float()
+            z_t = add_noise(z_0, self._noise(z_0), self.alphas_cumprod[start])
+            target = torch.full((len(rows),), j, device=made.device, dtype=torch.long)
+            rows_condition = condition[rows]
+            z = dpm_solver(lambda z, t: self.diffusion(z, t, target, rows_condition), z_t, self.alphas_cumprod, steps)  # noqa: B023
+            result[rows, j] = self.decode(z).to(made.dtype).squeeze(1)
+        return result
+
+    def _noise(self, like: Tensor) -> Tensor:
+        """The same noise for every slice, drawn on the CPU so that it does not depend on the device."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(1, *like.shape[1:], generator=generator).to(like).expand_as(like)

@@ -1,0 +1,102 @@
+"""Structure encoders E_str: every available contrast becomes features at several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks.convolutions import ResidualUnit
+from torch import Tensor, nn
+
+from bundle.networks.hfib import HFIB
+
+
+class StructureEncoder(nn.Module):
+    """E_str of the paper: L scales, each a residual unit followed by HFIB.
+
+    Args:
+        channels: feature channels of the scales 1..L; scale l has 1/2^(l-1) of the image's side.
+        num_contrasts: with a value above 1 the encoder is shared by that many contrasts, each of which scales and
+            shifts the features of every scale in its own way (it starts as the identity).
+        norm: normalisation, as MONAI names it.
+        hfib: whether the high frequencies are injected (the paper's ablation "w/o HFIB" turns it off).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_contrasts: int = 1,
+        norm: str | tuple = ("instance", {"affine": True}),
+        hfib: bool = True,
+    ) -> None:
+        super().__init__()
+        inputs = [1, *channels[:-1]]
+        self.units = nn.ModuleList(
+            ResidualUnit(2, i, o, strides=1 if k == 0 else 2, subunits=2, norm=norm, act=("leakyrelu", {"negative_slope": 0.01}))
+            for k, (i, o) in enumerate(zip(inputs, channels))
+        )
+        self.hfib = nn.ModuleList(HFIB(c) if hfib else nn.Identity() for c in channels)
+        self.film = nn.ModuleList(nn.Embedding(num_contrasts, 2 * c) for c in channels) if num_contrasts > 1 else None
+        for film in self.film or ():
+            nn.init.zeros_(film.weight)
+
+    def forward(self, image: Tensor, contrast: int = 0) -> list[Tensor]:
+        """(B, 1, H, W) -> S^(1)..S^(L), (B, c_l, H/2^(l-1), W/2^(l-1))."""
+        scales, x = [], image
+        for level, (unit, hfib) in enumerate(zip(self.units, self.hfib)):
+            x = unit(x)
+            if self.film is not None:
+                scale, shift = self.film[level].weight[contrast].to(x.dtype)[:, None, None].chunk(2)
+                x = x * (1 + scale) + shift
+            x = hfib(x)
+            scales.append(x)
+        return scales
+
+
+class StructureEncoders(nn.Module):
+    """The structure encoders of M contrasts: one each, as in the paper, or one for all of them.
+
+    Args:
+        num_contrasts: M.
+        channels: feature channels of the scales 1..L.
+        shared: one encoder conditioned on the contrast; its size does not grow with M but for 2 sum(c_l) numbers each.
+        norm, hfib: see `StructureEncoder`.
+    """
+
+    def __init__(
+        self,
+        num_contrasts: int,
+        channels: Sequence[int],
+        shared: bool = False,
+        norm: str | tuple = ("instance", {"affine": True}),
+        hfib: bool = True,
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.shared = shared
+        self.encoders = nn.ModuleList(
+            StructureEncoder(channels, num_contrasts if shared else 1, norm, hfib)
+            for _ in range(1 if shared else num_contrasts)
+        )
+
+    def forward(self, image: Tensor, presence: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Encode what is there.
+
+        Args:
+            image: (B, M, H, W). Where `presence` is 0 the values are never read.
+            presence: (B, M), 1 where a contrast is there; N ones, at least one.
+
+        Returns:
+            S_j of the scales 1..L for the N available (sample, contrast) pairs, each (N, c_l, H_l, W_l), contrast by
+            contrast; and the sample in 0..B-1 that each pair belongs to, (N,).
+        """
+        encoded, samples = [], []
+        for j in range(presence.shape[1]):
+            rows = presence[:, j].nonzero().flatten()
+            if rows.numel():
+                x = image[rows, j : j + 1]
+                encoded.append(self.encoders[0](x, j) if self.shared else self.encoders[j](x))
+                samples.append(rows)
+        if not encoded:
+            raise ValueError("presence: no contrast is available in the whole batch, so there is nothing to encode.")
+        return [torch.cat(scale) for scale in zip(*encoded)], torch.cat(samples)

@@ -1,0 +1,1 @@
+"""Transforms between the scans on disk and the network's input."""

@@ -1,0 +1,59 @@
+"""From prepared volumes to the slices that training and validation see."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from bundle.transforms.hide import subsets
+
+
+class SplitPresenced(MapTransform):
+    """Undo half of `StackContrastsd`: image (2M, ...) -> image (M, ...), float16, and `exists` (M,), 1 where there is one.
+
+    Half precision halves the cache on the disk; its step below 1 is 1/2048, finer than the 12 bits of a scanner.
+    """
+
+    def __init__(self, key: str = "image", exists: str = "exists") -> None:
+        super().__init__(key)
+        self.exists = exists
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image, presence = torch.as_tensor(data[self.keys[0]]).chunk(2)
+        return {**data, self.keys[0]: image.half(), self.exists: presence.flatten(1).amax(1).float()}
+
+
+class FixedSlicesd(MapTransform):
+    """Cut a volume into evenly spaced axial slices, each with a fixed set of contrasts to see.
+
+    Slice k sees the k-th of the subsets that leave something to synthesise, so that every validation asks the same
+    questions. A subject with a single contrast leaves none and gives an empty list.
+
+    Args:
+        keys: volumes (c, H, W, D) to be cut.
+        num_slices: slices per volume; a multiple of 14 asks each subset of four contrasts equally often.
+        exists, presence: keys of the contrasts that are there and of those that are shown, (M,).
+    """
+
+    def __init__(self, keys: KeysCollection, num_slices: int, exists: str = "exists", presence: str = "presence") -> None:
+        super().__init__(keys)
+        self.num_slices, self.exists, self.presence = num_slices, exists, presence
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:  # type: ignore[override]
+        there = data[self.exists].nonzero().flatten()
+        choices = subsets(len(there), complete=False)
+        depth = data[self.first_key(dict(data))].shape[-1]
+        # The outermost tenths of the brain hold little more than its rim.
+        positions = np.linspace(0.1 * depth, 0.9 * (depth - 1), self.num_slices).round().astype(int)
+        items = []
+        for k, z in enumerate(positions if choices else ()):
+            presence = torch.zeros_like(data[self.exists])
+            presence[there] = torch.tensor(choices[k % len(choices)], dtype=presence.dtype)
+            cut = {key: torch.as_tensor(data[key])[..., int(z)].clone() for key in self.key_iterator(dict(data))}
+            items.append({**data, **cut, self.presence: presence})
+        return items

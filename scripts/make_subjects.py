@@ -1,0 +1,139 @@
+"""Write generated subjects: a training folder, or the demo's scans with their withheld truth."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from tqdm import tqdm
+
+from bundle.data.simulate import CONTRASTS, Lesion, simulate
+from bundle.errors import report_plainly
+
+BRATS_2023 = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"}
+CANVAS = (240, 240, 155)  # the grid of BraTS
+
+
+@dataclass(frozen=True)
+class DemoSubject:
+    """One subject of the demo.
+
+    Attributes:
+        name: of the subject.
+        lesion: which kind it has.
+        given: contrast -> file of the scan, relative to the scans' folder; the other contrasts are withheld.
+        orientation: axis codes of the files.
+        thickness: of the slices along the files' last axis, in whole mm.
+    """
+
+    name: str
+    lesion: Lesion
+    given: dict[str, str]
+    orientation: str = "RAS"
+    thickness: int = 1
+
+
+DEMO = (
+    DemoSubject(
+        "DEMO-001",
+        "tumour",
+        {"t1": "DEMO-001/DEMO-001-t1n", "t2": "DEMO-001/DEMO-001-t2w", "flair": "DEMO-001/DEMO-001-t2f"},
+        orientation="LPS",
+    ),
+    DemoSubject(
+        "DEMO-002",
+        "plaques",
+        {"t2": "DEMO-002/DEMO-002_t2", "flair": "DEMO-002/DEMO-002_flair"},
+    ),
+    DemoSubject(
+        "sub-003",
+        "plaques",
+        {"t1": "sub-003/anat/sub-003_T1w", "t1ce": "sub-003/anat/sub-003_ce-gadolinium_T1w"},
+        orientation="PIR",
+        thickness=3,
+    ),
+)
+
+
+def write_subjects(output_dir: Path, count: int, seed: int) -> None:
+    """Write `count` complete subjects GEN-0001 ... in the names of BraTS 2023, tumours and plaques in turn."""
+    for number in tqdm(range(1, count + 1), desc="subjects", unit="subject"):
+        subject = simulate(seed + number, "tumour" if number % 2 else "plaques")
+        name = f"GEN-{number:04d}"
+        folder = output_dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for contrast in CONTRASTS:
+            nib.save(
+                _on_canvas(subject.images[contrast], subject.affine), folder / f"{name}{BRATS_2023[contrast]}.nii.gz"
+            )
+        nib.save(_on_canvas(subject.label, subject.affine), folder / f"{name}-seg.nii.gz")
+
+
+def write_demo(output_dir: Path, seed: int) -> None:
+    """Write the three demo subjects: what is given to `scans/`, what is withheld and the lesion label to `truth/`.
+
+    The truth lies on the grid of its subject's scans: `truth/<subject>/<subject>_{<contrast>,label}.nii.gz`.
+    """
+    for number, demo in enumerate(tqdm(DEMO, desc="demo subjects", unit="subject"), start=1):
+        subject = simulate(seed + number, demo.lesion)
+        for name, values in {**subject.images, "label": subject.label}.items():
+            if name in demo.given:
+                path = output_dir / "scans" / f"{demo.given[name]}.nii.gz"
+            else:
+                path = output_dir / "truth" / demo.name / f"{demo.name}_{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(_regrid(_on_canvas(values, subject.affine), demo), path)
+
+
+def _on_canvas(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    """Pad to the BraTS grid, both headers' transforms set, the dtype kept."""
+    before = [(full - n) // 2 for full, n in zip(CANVAS, values.shape, strict=True)]
+    pads = [(b, full - n - b) for b, full, n in zip(before, CANVAS, values.shape, strict=True)]
+    moved = affine.copy()
+    moved[:3, 3] -= affine[:3, :3] @ np.array(before)
+    return _image(np.pad(values, pads), moved)
+
+
+def _image(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(values, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm", "sec")
+    return image
+
+
+def _regrid(image: nib.Nifti1Image, demo: DemoSubject) -> nib.Nifti1Image:
+    """Reorient, then join `thickness` slices into one: intensities are averaged, of labels the middle one is kept."""
+    turned = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(demo.orientation)))
+    values, affine, thickness = np.asarray(turned.dataobj), turned.affine.copy(), demo.thickness
+    slices = values.shape[2] // thickness
+    groups = values[..., : slices * thickness].reshape(*values.shape[:2], slices, thickness)
+    joined = groups.mean(-1) if values.dtype.kind == "f" else groups[..., thickness // 2]
+    affine[:3, 3] += affine[:3, 2] * (thickness - 1) / 2
+    affine[:3, 2] *= thickness
+    return _image(joined, affine)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and write what it asks for."""
+    report_plainly()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--subjects", type=int, default=4, help="how many complete subjects (without --demo)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--demo", action="store_true", help="write the three demo subjects, some contrasts withheld, instead"
+    )
+    options = parser.parse_args(arguments)
+    if options.demo:
+        write_demo(options.output_dir, options.seed)
+    else:
+        write_subjects(options.output_dir, options.subjects, options.seed)
+
+
+if __name__ == "__main__":
+    main()

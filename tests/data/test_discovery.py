@@ -1,0 +1,346 @@
+"""Subjects are found in every naming convention, and what cannot be used is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from bundle.data.discovery import find_subjects, scan_keys
+from bundle.errors import InputError
+
+CONTRASTS = ["t1", "t1ce", "t2", "flair"]
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not looked at")
+    return root
+
+
+def found(root: Path, contrasts=CONTRASTS, **options) -> dict[str, dict[str, str]]:
+    """Subject -> key -> path under the root; with a fault or a warning as they are."""
+    items = find_subjects(root, contrasts, **options)
+    assert [item["subject"] for item in items] == sorted({item["subject"] for item in items})
+    return {
+        item["subject"]: {
+            **{key: Path(item[key]).relative_to(root).as_posix() for key in scan_keys(item)},
+            **{key: item[key] for key in ("fault", "label_convention") if key in item},
+            **({"warnings": item["warnings"]} if item["warnings"] else {}),
+        }
+        for item in items
+    }
+
+
+def test_brats_2020(tmp_path):
+    one = "BraTS20_Training_001"
+    make(tmp_path, *(f"{one}/{one}_{end}.nii.gz" for end in ("t1", "t1ce", "t2", "flair", "seg")))
+    assert found(tmp_path) == {
+        one: {
+            "t1": f"{one}/{one}_t1.nii.gz",
+            "t1ce": f"{one}/{one}_t1ce.nii.gz",
+            "t2": f"{one}/{one}_t2.nii.gz",
+            "flair": f"{one}/{one}_flair.nii.gz",
+            "label": f"{one}/{one}_seg.nii.gz",
+            "label_convention": "brats",
+        }
+    }
+
+
+def test_brats_2023_and_a_subject_without_t1ce(tmp_path):
+    for subject, ends in {"BraTS-GLI-00001-000": ("t1n", "t1c", "seg"), "BraTS-GLI-00002-001": ("t2w", "t2f")}.items():
+        make(tmp_path, *(f"{subject}/{subject}-{end}.nii.gz" for end in ends))
+    subjects = found(tmp_path)
+    assert set(subjects["BraTS-GLI-00001-000"]) == {"t1", "t1ce", "label", "label_convention"}
+    assert subjects["BraTS-GLI-00001-000"]["label_convention"] == "brats"
+    assert set(subjects["BraTS-GLI-00002-001"]) == {"t2", "flair"}
+
+
+def test_decathlon_converted(tmp_path):
+    make(tmp_path, *(f"imagesTr/BRATS_00{i}_000{c}.nii.gz" for i in (1, 2) for c in range(4)))
+    make(tmp_path, "labelsTr/BRATS_001.nii.gz", "labelsTr/BRATS_002.nii.gz", "imagesTs/BRATS_485_0001.nii.gz")
+    subjects = found(tmp_path)
+    assert list(subjects) == ["BRATS_001", "BRATS_002", "BRATS_485"]
+    assert subjects["BRATS_001"] == {
+        "flair": "imagesTr/BRATS_001_0000.nii.gz",
+        "t1": "imagesTr/BRATS_001_0001.nii.gz",
+        "t1ce": "imagesTr/BRATS_001_0002.nii.gz",
+        "t2": "imagesTr/BRATS_001_0003.nii.gz",
+        "label": "labelsTr/BRATS_001.nii.gz",
+        "label_convention": "decathlon",
+    }
+    assert subjects["BRATS_485"] == {"t1": "imagesTs/BRATS_485_0001.nii.gz"}
+
+
+def test_channel_numbers_of_another_order(tmp_path):
+    make(tmp_path, *(f"imagesTr/BraTS2021_00000_000{c}.nii.gz" for c in range(4)))
+    warned = found(tmp_path)["BraTS2021_00000"]
+    assert warned["t1"].endswith("_0001.nii.gz")
+    assert "Decathlon's order" in warned["warnings"][0]
+    names = {"0": "T1", "1": "T1ce", "2": "T2", "3": "Flair"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": names}))
+    told = found(tmp_path)["BraTS2021_00000"]
+    assert [told[name][-8:-7] for name in CONTRASTS] == ["0", "1", "2", "3"]
+    assert "warnings" not in told
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset.json: is not readable as JSON"):
+        found(tmp_path)
+
+
+def test_decathlon_4d(tmp_path):
+    make(tmp_path, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")
+    with pytest.raises(InputError, match=r"4-D file.*split.*BRATS_001_0000"):
+        find_subjects(tmp_path, CONTRASTS)
+    make(tmp_path, "imagesTr/BRATS_002_0001.nii.gz")
+    subjects = found(tmp_path)
+    assert "4-D file" in subjects["BRATS_001"]["fault"]
+    assert subjects["BRATS_002"] == {"t1": "imagesTr/BRATS_002_0001.nii.gz"}
+
+
+def test_numbers_of_a_scanner_are_no_channels(tmp_path):
+    make(tmp_path, "p1/series/IM_0001.nii.gz", "p2/T1.nii.gz")
+    subjects = found(tmp_path)
+    assert "none of the contrasts" in subjects["series"]["fault"]
+    assert subjects["p2"] == {"t1": "p2/T1.nii.gz"}
+
+
+def test_bids(tmp_path):
+    make(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_ce-gd_T1w.nii.gz")
+    make(tmp_path, "sub-01/func/sub-01_task-rest_bold.nii.gz", "sub-01/dwi/sub-01_dwi.nii.gz")
+    make(tmp_path, *(f"sub-02/ses-{s}/anat/sub-02_ses-{s}_acq-3d_FLAIR.nii.gz" for s in ("a", "b")))
+    make(tmp_path, "sub-03/func/sub-03_task-rest_bold.nii.gz", "derivatives/x/sub-01/anat/sub-01_T1w.nii.gz")
+    make(tmp_path, "dataset_description.json")
+    subjects = found(tmp_path)
+    assert subjects["sub-01"] == {
+        "t1": "sub-01/anat/sub-01_T1w.nii.gz",
+        "t1ce": "sub-01/anat/sub-01_ce-gd_T1w.nii.gz",
+    }
+    assert subjects["sub-02_ses-a"] == {"flair": "sub-02/ses-a/anat/sub-02_ses-a_acq-3d_FLAIR.nii.gz"}
+    assert list(subjects) == ["sub-01", "sub-02_ses-a", "sub-02_ses-b", "sub-03"]
+    assert "none of the contrasts" in subjects["sub-03"]["fault"]
+
+
+def test_bids_runs_are_two_files_for_one_contrast(tmp_path):
+    make(tmp_path, "sub-01/anat/sub-01_run-1_T1w.nii.gz", "sub-01/anat/sub-01_run-2_T1w.nii.gz")
+    make(tmp_path, "sub-02/anat/sub-02_T1w.nii.gz")
+    fault = found(tmp_path)["sub-01"]["fault"]
+    assert "2 files for one contrast, t1" in fault
+    assert "sub-01_run-1_T1w.nii.gz" in fault and "sub-01_run-2_T1w.nii.gz" in fault
+
+
+def test_wmh_prefers_the_preprocessed(tmp_path):
+    for place in ("Utrecht/0", "Amsterdam/GE3T/100", "Amsterdam/Philips/100"):
+        make(
+            tmp_path, *(f"{place}/{part}/{name}.nii.gz" for part in ("orig", "pre") for name in ("FLAIR", "T1", "3DT1"))
+        )
+        make(tmp_path, f"{place}/orig/3DT1_mask.nii.gz", f"{place}/wmh.nii.gz")
+    subjects = found(tmp_path, ["t1", "flair"])
+    assert list(subjects) == ["0", "GE3T_100", "Philips_100"]
+    assert subjects["0"] == {
+        "t1": "Utrecht/0/pre/T1.nii.gz",
+        "flair": "Utrecht/0/pre/FLAIR.nii.gz",
+        "label": "Utrecht/0/wmh.nii.gz",
+        "label_convention": "wmh",
+    }
+
+
+def test_ixi_flat_files(tmp_path):
+    make(tmp_path, *(f"IXI0{i}-Guys-0828-{c}.nii.gz" for i in (12, 13) for c in ("T1", "T2", "PD", "MRA")))
+    subjects = found(tmp_path, ["t1", "t2", "pd"])
+    assert list(subjects) == ["IXI012-Guys-0828", "IXI013-Guys-0828"]
+    assert subjects["IXI012-Guys-0828"]["pd"] == "IXI012-Guys-0828-PD.nii.gz"
+
+
+def test_ixi_folder_per_contrast(tmp_path):
+    make(tmp_path, *(f"IXI-{c}/IXI0{i}-Guys-0828-{c}.nii.gz" for i in (12, 13) for c in ("T1", "T2")))
+    assert found(tmp_path)["IXI013-Guys-0828"] == {
+        "t1": "IXI-T1/IXI013-Guys-0828-T1.nii.gz",
+        "t2": "IXI-T2/IXI013-Guys-0828-T2.nii.gz",
+    }
+
+
+def test_flat_folder_of_a_site(tmp_path):
+    make(tmp_path, *(f"site {s}/p{i}_{c}.nii" for s in "AB" for i in (1, 2) for c in ("T1", "T2")))
+    subjects = found(tmp_path)
+    assert list(subjects) == ["site A_p1", "site A_p2", "site B_p1", "site B_p2"]
+    assert subjects["site B_p1"] == {"t1": "site B/p1_T1.nii", "t2": "site B/p1_T2.nii"}
+
+
+def test_sessions(tmp_path):
+    make(tmp_path, "p1/raw/study1_T1W.nii.gz", "p1/raw/study2_T1W.nii.gz", "p1/raw/study2_FLAIR.nii.gz")
+    make(tmp_path, "p1/raw/gt.nii.gz", "p1/coregistered/gt.nii.gz", "p1/coregistered/brainmask.nii.gz")
+    make(tmp_path, "p2/visit 1/T2.nii.gz", "p2/visit 2/T2.nii.gz", "p3/p3_baseline_T2.nii.gz")
+    subjects = found(tmp_path)
+    assert list(subjects) == ["p1_study1", "p1_study2", "p2_visit 1", "p2_visit 2", "p3_baseline"]
+    assert subjects["p1_study2"] == {"t1": "p1/raw/study2_T1W.nii.gz", "flair": "p1/raw/study2_FLAIR.nii.gz"}
+    assert list(found(tmp_path / "p1")) == ["p1_study1", "p1_study2"]
+
+
+def test_prefixes_that_tell_nothing(tmp_path):
+    make(tmp_path, "p1/ax_FLAIR.nii.gz", "p1/sag_T1.nii.gz", "p1/p1_cor_T2.nii.gz", "p1/scout.nii.gz")
+    assert found(tmp_path) == {
+        "p1": {"flair": "p1/ax_FLAIR.nii.gz", "t1": "p1/sag_T1.nii.gz", "t2": "p1/p1_cor_T2.nii.gz"}
+    }
+
+
+def test_one_subject_given_as_the_data_set(tmp_path, monkeypatch):
+    root = make(tmp_path / "Jörg K", "T1.nii.gz", "FLAIR.nii.gz", "lesion_mask.nii.gz", "gt.nii.gz")
+    assert found(root) == {
+        "Jörg K": {
+            "t1": "T1.nii.gz",
+            "flair": "FLAIR.nii.gz",
+            "label": "lesion_mask.nii.gz",
+            "label_convention": "binary",
+        }
+    }
+    monkeypatch.chdir(root)
+    assert [item["subject"] for item in find_subjects(".", CONTRASTS)] == ["Jörg K"]
+
+
+def test_names_that_occur_twice(tmp_path):
+    make(tmp_path, "a/patient01/T1.nii.gz", "b/patient01/T1.nii.gz", "b/Patient02/T1.nii.gz", "patient02/T1.nii.gz")
+    make(tmp_path, "imagesTr/patient03_t2.nii.gz", "imagesTr/PATIENT03_t2.nii.gz")
+    assert list(found(tmp_path)) == [
+        "PATIENT03_1",
+        "a_patient01",
+        "b_Patient02",
+        "b_patient01",
+        "patient02",
+        "patient03_2",
+    ]
+
+
+def test_labels_and_masks(tmp_path):
+    make(tmp_path, "p1/T1.nii.gz", "p1/T1_brain_mask.nii.gz", "p1/tumor_mask.nii.gz", "p1/seg.nii.gz")
+    make(tmp_path, "p2/p2_T1.nii.gz", "p2/p2_brainmask.nii.gz", "p2/p2_consensus_gt.nii.gz")
+    make(tmp_path, "p3/T1.nii.gz", "p3/mask.nii.gz", "p3/brainmask.nii.gz")
+    subjects = found(tmp_path)
+    assert subjects["p1"] == {
+        "t1": "p1/T1.nii.gz",
+        "mask": "p1/T1_brain_mask.nii.gz",
+        "label": "p1/seg.nii.gz",
+        "label_convention": "auto",
+    }
+    assert (subjects["p2"]["mask"], subjects["p2"]["label_convention"]) == ("p2/p2_brainmask.nii.gz", "binary")
+    make(tmp_path, "BraTS20_355/BraTS20_355_t1ce.nii", "BraTS20_355/W39_1998.09.19_Segm.nii")  # named so in BraTS 2020
+    assert found(tmp_path)["BraTS20_355"]["label"] == "BraTS20_355/W39_1998.09.19_Segm.nii"
+    assert "mask" not in subjects["p3"]
+    assert "several mask files" in subjects["p3"]["warnings"][0]
+
+
+def test_not_taken(tmp_path):
+    make(tmp_path, "p1/T1.nii.gz", "p1/._T2.nii.gz", "p1/.hidden/FLAIR.nii.gz", "p1/p1_t1ce_synth.nii.gz")
+    make(tmp_path, "out/p1/p1_t2_synth.nii.gz", "out/p1/p1_t2_uncertainty.nii.gz", "p1/T2.nii.gz.part", "p1/FLAIR.mgz")
+    assert found(tmp_path) == {"p1": {"t1": "p1/T1.nii.gz"}}
+
+
+def test_folder_named_like_a_file(tmp_path):
+    make(tmp_path, "p1/T1.nii/T1.nii")
+    assert found(tmp_path)["T1.nii"] == {"t1": "p1/T1.nii/T1.nii"}
+
+
+def test_spaces_and_other_letters(tmp_path):
+    make(tmp_path, "Änne Ørsted 患者/T1 post.nii.gz", "Änne Ørsted 患者/Änne Ørsted 患者_t2.NII.GZ")
+    assert found(tmp_path) == {
+        "Änne Ørsted 患者": {
+            "t1ce": "Änne Ørsted 患者/T1 post.nii.gz",
+            "t2": "Änne Ørsted 患者/Änne Ørsted 患者_t2.NII.GZ",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    "names", [("T1.nii.gz", "T1.nii"), ("T1.nii.gz", "T1W.nii.gz"), ("a_T1.nii", "b_T1.nii", "T2.nii")]
+)
+def test_two_files_for_one_contrast(tmp_path, names):
+    make(tmp_path, *(f"p1/{name}" for name in names), "p2/T1.nii.gz")
+    subjects = found(tmp_path)
+    fault = subjects["p1"]["fault"]
+    assert all(name in fault for name in names[:2])
+    assert "\n" not in fault and str(tmp_path / "p1") in fault
+    assert subjects["p2"] == {"t1": "p2/T1.nii.gz"}
+
+
+def test_subject_without_a_wanted_contrast(tmp_path):
+    make(tmp_path, "p1/T1.nii.gz", "p2/PD.nii.gz", "p3/unheard.nii.gz", "p1/dti/b0.nii.gz")
+    subjects = found(tmp_path)
+    assert list(subjects) == ["p1", "p2", "p3"]
+    assert "has pd, but none of t1, t1ce, t2, flair" in subjects["p2"]["fault"]
+    assert "unheard.nii.gz" in subjects["p3"]["fault"]
+
+
+def test_stray_file_beside_the_subjects_is_logged(tmp_path, caplog):
+    make(tmp_path, "p1/T1.nii.gz", "atlas.nii.gz")
+    with caplog.at_level(logging.WARNING):
+        assert list(found(tmp_path)) == ["p1"]
+    assert "atlas.nii.gz" in caplog.text
+
+
+def test_own_names_by_an_override(tmp_path):
+    make(tmp_path, "p1/MPRAGE.nii.gz")
+    with pytest.raises(InputError):
+        find_subjects(tmp_path, CONTRASTS)
+    assert found(tmp_path, overrides={"t1": {"patterns": ["mprage"]}}) == {"p1": {"t1": "p1/MPRAGE.nii.gz"}}
+
+
+def test_links(tmp_path):
+    make(tmp_path, "data/p1/T1.nii.gz", "elsewhere/T1.nii.gz")
+    data = tmp_path / "data"
+    (data / "linked").symlink_to(tmp_path / "elsewhere")
+    (data / "loop").symlink_to(data / "loop")
+    (data / "up").symlink_to(data)
+    (data / "gone").symlink_to(tmp_path / "nowhere")
+    (data / "p1" / "again").symlink_to(data / "p1")
+    subjects = found(data)
+    assert list(subjects) == ["gone", "linked", "loop", "p1", "up"]
+    assert subjects["linked"] == {"t1": "linked/T1.nii.gz"}
+    for name in ("gone", "loop", "up"):
+        assert subjects[name]["fault"].startswith(f"{data / name}: is a link that leads nowhere or back to itself. ")
+    assert "again" in subjects["p1"]["warnings"][0]
+    assert subjects["p1"]["t1"] == "p1/T1.nii.gz"
+
+
+def test_folders_that_hold_nothing(tmp_path):
+    with pytest.raises(InputError, match="none: does not exist"):
+        find_subjects(tmp_path / "none", CONTRASTS)
+    with pytest.raises(InputError, match="holds no NIfTI file"):
+        find_subjects(tmp_path, CONTRASTS)
+    make(tmp_path, "p1/other.nii.gz", "p1/seg.nii.gz")
+    with pytest.raises(InputError, match="no file is named as one of the contrasts t1, t1ce, t2, flair"):
+        find_subjects(tmp_path, CONTRASTS)
+    with pytest.raises(InputError, match="is not a folder"):
+        find_subjects(tmp_path / "p1" / "other.nii.gz", CONTRASTS)
+
+
+REAL = {
+    "open_ms": {"patient07": "t1 t1ce t2 flair label", "patient26": "t1 t1ce t2 flair label"},
+    "brats_gli": {"BraTS-GLI-00001-000": "t1 t1ce t2 flair label"},
+    "msd_brain_tumour": {"BRATS_001": "t1 t1ce t2 flair label"},
+    "open_ms_longitudinal": {
+        "patient01_study1": "t1 t2 flair",
+        "patient01_study2": "t1 t2 flair",
+        "patient03_study1": "t2 flair",
+        "patient03_study2": "t1 t2 flair",
+        "patient04_study1": "t1 t2 flair",
+    },
+}
+CONVENTIONS = {"open_ms": "binary", "brats_gli": "brats", "msd_brain_tumour": "decathlon"}
+
+
+@pytest.mark.parametrize("source", REAL)
+def test_real_sources(shared_data, source):
+    items = find_subjects(shared_data / source, CONTRASTS)
+    assert {item["subject"]: " ".join(scan_keys(item)) for item in items} == REAL[source]
+    assert {item["label_convention"] for item in items if "label" in item} == {CONVENTIONS.get(source)} - {None}
+    assert not any(item["warnings"] for item in items)
+
+
+def test_all_real_sources_at_once(shared_data):
+    items = find_subjects(shared_data, CONTRASTS)
+    assert {item["subject"]: " ".join(scan_keys(item)) for item in items} == {
+        k: v for s in REAL.values() for k, v in s.items()
+    }

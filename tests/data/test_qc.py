@@ -1,0 +1,62 @@
+"""The picture shows the right side on the right side."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from bundle.data.qc import draw_plane, write_qc
+from tests.phantom import affine_of, within, world_of
+
+
+def volumes(axes="RAS", spacing=(1, 1, 1), shape=(80, 100, 70)):
+    """A brain that is bright at its right, front and top ends, and its mask."""
+    affine = affine_of(shape, spacing, axes)
+    world = world_of(shape, affine)
+    brain = within(world)
+    offset = world - world[brain].mean(0)
+    bright = (offset[..., 0] > 15) | (offset[..., 1] > 20) | (offset[..., 2] > 13)
+    return np.where(brain, 0.1 + 0.8 * bright, 0), brain, affine
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR"])
+def test_radiological_view(axes):
+    volume, brain, affine = volumes(axes)
+    turn = nib.io_orientation(affine)
+    upright, mask = (nib.apply_orientation(v, turn) for v in (volume, brain))
+    for plane in ("axial", "coronal", "sagittal"):
+        ax = Figure().subplots()
+        draw_plane(ax, upright, mask, np.ones(3), plane, 1, "gray")
+        shown = np.asarray(ax.images[0].get_array())[:, ::-1]  # as inverted: from left to right, bottom row first
+        assert ax.xaxis_inverted() and not ax.yaxis_inverted()
+        height, width = shown.shape
+        middle = shown[height // 2], shown[:, width // 2]
+        assert middle[0][5] > 0.8 and middle[0][-6] < 0.2  # R (or A) is bright and on the left
+        assert middle[1][-6] > 0.8 and middle[1][5] < 0.2  # A (or S) is bright and on top
+
+
+def test_proportions_of_thick_slices():
+    volume, brain, _ = volumes(spacing=(1, 1, 4), shape=(80, 100, 18))
+    ax = Figure().subplots()
+    draw_plane(ax, volume, brain, np.array([1, 1, 4.0]), "coronal", 1, "gray")
+    assert ax.get_aspect() == 4
+
+
+def test_file(tmp_path):
+    volume, brain, affine = volumes("LPS", (1, 1, 3), (80, 100, 24))
+    write_qc(
+        tmp_path / "a.png",
+        "Jos\u00e9 1",
+        {"t1": volume, "t1ce": volume},
+        ["t1ce"],
+        {"t1ce": 0.1 * volume},
+        brain,
+        affine,
+    )
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+    assert picture.shape[:2] == (980, 960)
+    orange = (abs(picture - [255, 176, 0]).sum(-1) < 30).any(1)
+    assert (
+        not orange[60:340].any() and orange[360:].sum() > 300
+    )  # the row of the given contrast is not marked synthetic

@@ -1,0 +1,257 @@
+"""Subject by subject: what is made, kept, skipped, and what happens where something is wrong."""
+
+import csv
+import errno
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+import bundle.engines.synthesis as synthesis
+from bundle.errors import InputError
+from tests.engines.average import AverageNetwork
+from tests.phantom import affine_of, scan, write_subject
+
+CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
+SHAPE = (64, 84, 20)
+AFFINE = affine_of(SHAPE, (1, 1, 3), "LPS", (6, 4))
+CONTRASTS = ["t1", "t1ce", "t2", "flair"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Build the evaluator of the shipped config with overrides, run it, and return it."""
+    torch.save(AverageNetwork(CONTRASTS).state_dict(), tmp_path / "model.pt")
+
+    def run_(**overrides):
+        parser = ConfigParser()
+        parser.read_config(CONFIG)
+        parser.update(
+            {
+                "dataset_dir": str(tmp_path / "in"),
+                "output_dir": str(tmp_path / "out"),
+                "weights": str(tmp_path / "model.pt"),
+                "network_def": {"_target_": "tests.engines.average.AverageNetwork", "contrasts": "@contrasts"},
+                **overrides,
+            }
+        )
+        evaluator = parser.get_parsed_content("evaluator")
+        evaluator.run()
+        return evaluator
+
+    return run_
+
+
+def sidecar(tmp_path, subject):
+    return json.loads((tmp_path / "out" / subject / f"{subject}.json").read_text(encoding="utf-8"))
+
+
+def volume(tmp_path, subject, name):
+    return nib.load(tmp_path / "out" / subject / f"{subject}_{name}.nii.gz").get_fdata()
+
+
+def statuses(evaluator):
+    return {record["subject"]: record["status"] for record in evaluator.records}
+
+
+def test_missing_contrasts_are_made(tmp_path, run):
+    paths = write_subject(tmp_path / "in" / "a", ["t1", "flair"], SHAPE, AFFINE)
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE), tmp_path / "in" / "a" / "a_seg.nii.gz")  # not needed
+    write_subject(tmp_path / "in" / "complete", CONTRASTS, SHAPE, AFFINE)
+    evaluator = run()
+    assert statuses(evaluator) == {"a": "done", "complete": "nothing missing"}
+    evaluator.exit_on_failure()
+    names = ["a.json", "a_qc.png", "a_t1ce_synth.nii.gz", "a_t2_synth.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out" / "a").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "summary.csv", "summary.json"]
+
+    # both scans show the same, so their average shows it too: in the unit scale, 0 outside the brain
+    truth = nib.load(paths["t1"]).get_fdata()
+    made = volume(tmp_path, "a", "t2_synth")
+    low, high = sidecar(tmp_path, "a")["input_intensities"]["t1"].values()
+    brain = truth > 0
+    assert np.abs(made - np.clip((truth - low) / (high - low), 0, 1))[brain].mean() < 0.03
+    assert made.min() == 0 and made.max() <= 1 and np.mean(made[~brain] > 0) < 0.05
+    assert np.array_equal(made, volume(tmp_path, "a", "t1ce_synth"))
+
+    report = sidecar(tmp_path, "a")
+    assert report["targets"] == ["t1ce", "t2"] and report["reference"] == "t1"
+    assert report["inputs"] == paths and set(report["inputs_sha256"]) == {"t1", "flair"}
+    assert len(report["inputs_sha256"]["t1"]) == len(report["weights_sha256"]) == 64
+    assert report["files"] == ["a_t1ce_synth.nii.gz", "a_t2_synth.nii.gz", "a_qc.png"]
+    assert [line for line in report["warnings"] if "t1ce is synthetic: it shows no real uptake" in line]
+    assert "0.5 and 99.5 percentile" in report["output_intensities"]
+    assert set(report["seconds"]) == {"preprocessing", "synthesis", "postprocessing", "writing"}
+
+
+def test_modes_and_samples(tmp_path, run):
+    write_subject(tmp_path / "in" / "a", ["t1", "flair"], SHAPE, AFFINE)
+
+    def made(name="t2_synth", **chosen):
+        run(targets=["t2"], **chosen)
+        return volume(tmp_path, "a", name)
+
+    plain = made()
+    one, two = made(mode="sample", seed=5), made(mode="sample", seed=6)
+    brain = plain > 0
+    assert 0.03 < (one - plain)[brain].std() < 0.06 and not np.array_equal(one, two)
+    assert np.array_equal(made(mode="sample", seed=5), one)
+    assert not (tmp_path / "out" / "a" / "a_t2_uncertainty.nii.gz").exists()
+
+    # several samples: the one of the seed, or their mean; their deviation either way
+    assert np.array_equal(made(mode="sample", seed=5, num_samples=2), one)
+    deviation = volume(tmp_path, "a", "t2_uncertainty")
+    inner = brain & (plain > 0.2) & (plain < 0.8)
+    near = np.abs(deviation - np.abs(one - two) / np.sqrt(2))[inner]
+    assert near.mean() < 0.01  # not 0: both were interpolated to the thick slices
+    mean = made(mode="mean", seed=5, num_samples=2)
+    np.testing.assert_allclose(mean[brain], (one + two)[brain] / 2, atol=1e-5)
+    assert np.array_equal(volume(tmp_path, "a", "t2_uncertainty"), deviation)
+    assert sidecar(tmp_path, "a")["num_samples"] == 2
+    # the uncertainty of an earlier result goes with it, the results for other contrasts stay
+    run(targets=["t1ce"])
+    assert (tmp_path / "out" / "a" / "a_t2_uncertainty.nii.gz").exists()
+    made(mode="mean")
+    assert not (tmp_path / "out" / "a" / "a_t2_uncertainty.nii.gz").exists()
+    assert (tmp_path / "out" / "a" / "a_t1ce_synth.nii.gz").exists()
+
+
+def test_named_target_that_exists_is_not_seen(tmp_path, run):
+    write_subject(tmp_path / "in" / "a", ["t1", "t2"], SHAPE, AFFINE)
+    first = run(targets=["t1"])
+    made = volume(tmp_path, "a", "t1_synth")
+    assert sidecar(tmp_path, "a")["reference"] == "t2" and set(sidecar(tmp_path, "a")["inputs"]) == {"t2"}
+    # whatever is in the hidden file
+    blank = scan(SHAPE, AFFINE)
+    nib.save(nib.Nifti1Image(1000 - blank.get_fdata(), AFFINE), tmp_path / "in" / "a" / "a_t1.nii.gz")
+    assert statuses(run(targets=["t1"])) == {"a": "skipped"}
+    run(targets=["t1"], overwrite="true")
+    assert np.array_equal(volume(tmp_path, "a", "t1_synth"), made)
+    assert statuses(first) == {"a": "done"}
+    failed = run(targets=["t1", "t2"])
+    assert "no scan is left to make t1, t2 from" in failed.records[0]["reason"]
+
+
+def test_done_subjects_are_skipped(tmp_path, run):
+    paths = write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+    file = tmp_path / "out" / "a" / "a_t2_synth.nii.gz"
+    assert statuses(run()) == {"a": "done"}
+    written = file.stat().st_mtime_ns
+    assert statuses(run()) == {"a": "skipped"} and file.stat().st_mtime_ns == written
+    for change in ({"seed": 3}, {"seed": 3, "targets": ["t2"]}, {"overwrite": True}):
+        assert statuses(run(**change)) == {"a": "done"}, change
+    assert file.stat().st_mtime_ns > written
+    assert statuses(run()) == {"a": "skipped"}
+    # a file of the results is gone, an input has changed, or the weights have
+    file.unlink()
+    assert statuses(run()) == {"a": "done"} and file.exists()
+    nib.save(scan(SHAPE, AFFINE, gain=2), paths["t1"])
+    assert statuses(run()) == {"a": "done"}
+    torch.save({"gain": torch.full((1,), 0.5)}, tmp_path / "model.pt")
+    assert statuses(run()) == {"a": "done"}
+    assert statuses(run()) == {"a": "skipped"}
+
+
+def test_a_bad_subject_does_not_stop_the_others(tmp_path, run, capsys):
+    write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+    bad = write_subject(tmp_path / "in" / "b", ["t1", "t2"], SHAPE, AFFINE)
+    far = AFFINE.copy()
+    far[:3, 3] += 500
+    nib.save(nib.Nifti1Image(scan(SHAPE, AFFINE).get_fdata(), far), bad["t2"])
+    write_subject(tmp_path / "in" / "c", ["t1"], SHAPE, AFFINE)
+    cut = Path(write_subject(tmp_path / "in" / "d", ["t1"], SHAPE, AFFINE)["t1"])
+    cut.write_bytes(cut.read_bytes()[:-500])
+    evaluator = run()
+    assert statuses(evaluator) == {"a": "done", "b": "failed", "c": "done", "d": "failed"}
+    told = capsys.readouterr().out.splitlines()
+    line = next(line for line in told if line.startswith("[2/4] b: failed"))
+    assert "b_t2.nii.gz: does not overlap" in line
+    assert not (tmp_path / "out" / "b").exists()
+
+    rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(row["subject"], row["status"], row["made"]) for row in rows] == [
+        ("a", "done", "t1ce t2 flair"), ("b", "failed", ""), ("c", "done", "t1ce t2 flair"), ("d", "failed", "")
+    ]  # fmt: skip
+    assert "d_t1.nii.gz" in rows[3]["reason"] and rows[3]["reason"].count("\n") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))[1]["status"] == "failed"
+    with pytest.raises(SystemExit) as leaving:
+        evaluator.exit_on_failure()
+    assert leaving.value.code == 1
+    assert "2 of 4 subjects failed" in capsys.readouterr().err
+
+
+def test_disk_full(tmp_path, run, monkeypatch):
+    write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+    write_subject(tmp_path / "in" / "b", ["t1"], SHAPE, AFFINE)
+    write = synthesis.write_volume
+
+    def full(path, *args):
+        write(path, *args)
+        if path.name == "a_t2_synth.nii.gz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(synthesis, "write_volume", full)
+    evaluator = run()
+    assert statuses(evaluator) == {"a": "failed", "b": "done"}
+    assert "no space is left. Free some" in evaluator.records[0]["reason"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b", "summary.csv", "summary.json"]
+    monkeypatch.undo()
+    assert statuses(run()) == {"a": "done", "b": "skipped"}
+
+
+def test_unforeseen_error_is_not_hidden(tmp_path, run, monkeypatch, caplog):
+    write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+
+    def fail(self, x):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(AverageNetwork, "forward", fail)
+    evaluator = run()
+    assert evaluator.records[0]["reason"] == "unforeseen RuntimeError: two lines. Report it with the lines above"
+    assert "Traceback" in caplog.text and "in fail" in caplog.text
+
+
+def test_interrupted(tmp_path, run, monkeypatch):
+    write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+    write_subject(tmp_path / "in" / "b", ["t1"], SHAPE, AFFINE)
+    draw = synthesis.write_qc
+
+    def interrupt(path, *args):
+        if path.name == "b_qc.png":
+            raise KeyboardInterrupt
+        draw(path, *args)
+
+    monkeypatch.setattr(synthesis, "write_qc", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "summary.csv", "summary.json"]
+    rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(row["subject"], row["status"]) for row in rows] == [("a", "done")]
+
+
+def test_two_contrasts(tmp_path, run):
+    write_subject(tmp_path / "in" / "a", ["FLAIR"], SHAPE, AFFINE)
+    run(contrasts=["t1", "flair"])
+    assert sidecar(tmp_path, "a")["targets"] == ["t1"]
+
+
+def test_given_mask(tmp_path, run):
+    write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[20:50, 20:60, 4:16] = 1
+    nib.save(nib.Nifti1Image(mask, AFFINE), tmp_path / "in" / "a" / "a_brain_mask.nii.gz")
+    run(targets=["t2"])
+    made = volume(tmp_path, "a", "t2_synth")
+    assert "mask" in sidecar(tmp_path, "a")["inputs"]
+    assert not made[mask == 0].any() and np.mean(made[mask == 1] > 0) > 0.9
+
+
+def test_results_inside_the_scans(tmp_path, run):
+    write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
+    with pytest.raises(InputError, match="lies inside the input folder"):
+        run(output_dir=str(tmp_path / "in" / "out"))
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a"]

@@ -1,0 +1,57 @@
+"""A volume is the sum of its slices, and empty slices cost nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+from bundle.inferers.volume import VolumeInferer
+
+
+class Counting(nn.Module):
+    """Twice the first half of the channels, and which slices were seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, x):
+        self.batches.append(len(x))
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        return 2 * x[:, : x.shape[1] // 2] + x[:, x.shape[1] // 2 :]
+
+
+def volume(depth=21):
+    x = torch.zeros(1, 8, 16, 24, depth)
+    x[:, :4, 4:12, 5:20, 3:18] = torch.rand(1, 4, 8, 15, 15, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = 0
+    x[:, [4, 6, 7]] = 1
+    return x
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 100])
+def test_slices_with_brain_only(batch_size):
+    network, x = Counting(), volume()
+    x[:, :4, :, :, 10] = 0  # a gap in between
+    y = VolumeInferer(batch_size)(x, network)
+    assert sum(network.batches) == 14 and max(network.batches) <= batch_size
+    assert y.shape == (1, 4, 16, 24, 21) and y.dtype == torch.float32
+    expected = 2 * x[:, :4] + x[:, 4:] * (x[:, :4] != 0).flatten(0, 3).any(0)
+    assert torch.equal(y, expected)
+
+
+def test_nothing_but_air():
+    network = Counting()
+    assert not VolumeInferer()(torch.zeros(1, 8, 16, 16, 5), network).any() and not network.batches
+
+
+def test_amp():
+    network = nn.Conv2d(8, 4, 3, padding=1)
+    with torch.no_grad():
+        full, half = (VolumeInferer(4, amp=amp)(volume(), network) for amp in (False, True))
+    assert half.dtype == torch.float32
+    assert 0 < (full - half).abs().max() < 0.02
+
+
+def test_one_volume_at_a_time():
+    with pytest.raises(ValueError, match="batch of 2"):
+        VolumeInferer()(torch.zeros(2, 8, 16, 16, 5), Counting())

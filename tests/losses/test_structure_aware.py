@@ -1,0 +1,51 @@
+"""L_freq sees what the paper's form cannot, and the DCT is scipy's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import fft, ndimage
+
+from bundle.losses.structure_aware import FrequencyLoss, StructureAwareLoss, dct2
+
+
+@pytest.fixture
+def head() -> torch.Tensor:
+    """A picture (1, 1, 96, 96) with a smooth part, edges, texture and a black background, not symmetric."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
+    brain = ((x / 0.8) ** 2 + (y / 0.9) ** 2 < 1).float()
+    lesion = ((x - 0.3) ** 2 + (y + 0.2) ** 2 < 0.02).float()
+    return (brain * (0.5 + 0.2 * x + 0.05 * torch.randn(96, 96)) + 0.3 * lesion).clamp(0, 1)[None, None]
+
+
+def test_the_dct_is_that_of_scipy() -> None:
+    image = torch.rand(2, 3, 16, 24)
+    torch.testing.assert_close(dct2(image), torch.as_tensor(fft.dctn(image.numpy(), axes=(-2, -1), norm="ortho")), atol=1e-5, rtol=0)
+
+
+def test_blur_flip_and_emptiness_cost_more_than_a_faithful_copy(head: torch.Tensor) -> None:
+    loss = FrequencyLoss()
+    blurred = torch.as_tensor(ndimage.gaussian_filter(head.numpy(), (0, 0, 2, 2)))
+    faithful = loss((head + 0.01 * torch.randn_like(head)).clamp(0, 1), head).item()
+    assert loss(head, head).item() == pytest.approx(0, abs=1e-4)
+    for name, bad in {"blur": blurred, "flip": head.flip(-1), "empty": torch.zeros_like(head)}.items():
+        assert loss(bad, head).item() > faithful + 0.1, name
+    assert loss(blurred, head) > loss(torch.as_tensor(ndimage.gaussian_filter(head.numpy(), (0, 0, 0.7, 0.7))), head)
+
+
+def test_the_form_of_the_paper_is_nearly_blind(head: torch.Tensor) -> None:
+    """Why the default differs from it."""
+    loss = FrequencyLoss(paper_form=True)
+    assert loss(head.flip(-1), head).item() == pytest.approx(0, abs=1e-4)
+    assert loss(torch.zeros_like(head), head).item() < 0.1
+
+
+def test_counts_only_what_has_a_truth() -> None:
+    loss = StructureAwareLoss(frequency_weight=0)
+    prediction, truth = torch.zeros(2, 2, 32, 32, requires_grad=True), torch.rand(2, 2, 32, 32)
+    counted = torch.tensor([[1.0, 0], [0, 0]])
+    value = loss(prediction, truth, counted)
+    assert value.item() == pytest.approx(truth[0, 0].mean().item(), rel=1e-6)
+    value.backward()
+    assert prediction.grad is not None and prediction.grad[0, 1].abs().max() == 0 < prediction.grad[0, 0].abs().max()
+    assert loss(prediction, truth, torch.zeros(2, 2)).item() == 0

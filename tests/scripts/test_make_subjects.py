@@ -1,0 +1,112 @@
+"""The folders that make_subjects writes; the subject itself is a stand-in, simulate has its own tests."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.data.discovery import find_subjects
+from bundle.data.simulate import CONTRASTS, Subject
+from scripts import make_subjects
+
+
+@pytest.fixture
+def seeds(monkeypatch):
+    """Replace the simulation by blocks on the working grid; the seeds asked for are listed."""
+    asked = []
+
+    def block(seed, lesion):
+        asked.append((seed, lesion))
+        ramp = np.linspace(1, 2, 155, dtype=np.float32) * np.linspace(1, 2, 208, dtype=np.float32)[:, None]
+        brain = np.zeros((176, 208, 155), np.float32)
+        brain[30:-40, 30:-50, 20:-10] = 1  # lopsided, so that a flip shows
+        images = {name: brain * ramp * (10 + seed + i) for i, name in enumerate(CONTRASTS)}
+        label = np.zeros(brain.shape, np.uint8)
+        label[50:70, 60:80, 40:60] = 2
+        affine = np.eye(4)
+        affine[:3, 3] = -88, -121, -72
+        return Subject(images=images, label=label, affine=affine)
+
+    monkeypatch.setattr(make_subjects, "simulate", block)
+    return asked
+
+
+def world_centre(image):
+    values = np.asarray(image.dataobj)
+    voxel = [(i * values).sum() / values.sum() for i in np.indices(values.shape, sparse=True)]
+    return nib.affines.apply_affine(image.affine, voxel)
+
+
+def test_training_folder_is_found_as_complete_subjects(tmp_path, seeds):
+    make_subjects.main(["--output_dir", str(tmp_path), "--subjects", "2", "--seed", "40"])
+    assert seeds == [(41, "tumour"), (42, "plaques")]
+    items = find_subjects(tmp_path, CONTRASTS)
+    assert [item["subject"] for item in items] == ["GEN-0001", "GEN-0002"]
+    for item in items:
+        assert {*CONTRASTS, "label"} <= item.keys()
+        assert item["t1ce"].endswith(f"{item['subject']}-t1c.nii.gz")
+        assert "fault" not in item
+
+
+def test_training_files_lie_on_the_grid_of_brats(tmp_path, seeds):
+    make_subjects.main(["--output_dir", str(tmp_path), "--subjects", "1"])
+    image = nib.load(tmp_path / "GEN-0001" / "GEN-0001-t2w.nii.gz")
+    assert image.shape == (240, 240, 155)
+    assert image.get_data_dtype() == np.float32
+    assert (image.header["qform_code"], image.header["sform_code"]) == (1, 1)
+    np.testing.assert_allclose(image.get_qform(), image.affine, atol=1e-5)
+    assert nib.load(tmp_path / "GEN-0001" / "GEN-0001-seg.nii.gz").get_data_dtype() == np.uint8
+    # padding moved the voxels, not the brain
+    block = make_subjects.simulate(1, "tumour")
+    np.testing.assert_allclose(
+        world_centre(image), world_centre(nib.Nifti1Image(block.images["t2"], block.affine)), atol=1e-3
+    )
+
+
+def test_demo_withholds_what_it_keeps_as_truth(tmp_path, seeds):
+    make_subjects.main(["--output_dir", str(tmp_path), "--demo", "--seed", "7"])
+    assert [lesion for _, lesion in seeds] == ["tumour", "plaques", "plaques"]
+    items = {item["subject"]: item for item in find_subjects(tmp_path / "scans", CONTRASTS)}
+    assert set(items) == {"DEMO-001", "DEMO-002", "sub-003"}
+    given = {name: {c for c in CONTRASTS if c in item} for name, item in items.items()}
+    assert given == {"DEMO-001": {"t1", "t2", "flair"}, "DEMO-002": {"t2", "flair"}, "sub-003": {"t1", "t1ce"}}
+    for name, have in given.items():
+        truth = {path.name.removesuffix(".nii.gz") for path in (tmp_path / "truth" / name).iterdir()}
+        assert truth == {f"{name}_{c}" for c in {*CONTRASTS, "label"} - have}
+        assert not any("fault" in item for item in items.values())
+
+
+def test_demo_scans_and_truth_share_a_grid_that_differs_between_subjects(tmp_path, seeds):
+    make_subjects.write_demo(tmp_path, seed=7)
+    codes = {}
+    for item in find_subjects(tmp_path / "scans", CONTRASTS):
+        name = item["subject"]
+        images = [nib.load(item[c]) for c in CONTRASTS if c in item]
+        images += [nib.load(path) for path in (tmp_path / "truth" / name).iterdir()]
+        for image in images:
+            assert image.shape == images[0].shape
+            np.testing.assert_array_equal(image.affine, images[0].affine)
+        codes[name] = (
+            "".join(nib.aff2axcodes(images[0].affine)),
+            tuple(np.round(images[0].header.get_zooms(), 3).tolist()),
+        )
+    assert codes == {
+        "DEMO-001": ("LPS", (1, 1, 1)),
+        "DEMO-002": ("RAS", (1, 1, 1)),
+        "sub-003": ("PIR", (1, 1, 3)),
+    }
+
+
+def test_reorienting_and_thick_slices_leave_the_brain_in_its_place(tmp_path, seeds):
+    make_subjects.write_demo(tmp_path, seed=7)
+    block = make_subjects.simulate(10, "plaques")
+    thick = nib.load(tmp_path / "truth" / "sub-003" / "sub-003_t2.nii.gz")
+    np.testing.assert_allclose(
+        world_centre(thick), world_centre(nib.Nifti1Image(block.images["t2"], block.affine)), atol=0.05
+    )
+    # averaging keeps the amount of signal
+    assert thick.get_fdata().sum() * 3 == pytest.approx(block.images["t2"].sum(dtype=float), rel=0.01)
+    label = nib.load(tmp_path / "truth" / "sub-003" / "sub-003_label.nii.gz")
+    assert set(np.unique(label.dataobj)) == {0, 2}
+    assert (np.asarray(label.dataobj) > 0).sum() * 3 == pytest.approx((block.label > 0).sum(), rel=0.2)

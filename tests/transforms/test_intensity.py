@@ -1,0 +1,65 @@
+"""Intensities become [0, 1] by the numbers that are kept."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from bundle.errors import InputError
+from bundle.transforms.intensity import ScaleIntensityd
+
+SHAPE = (20, 20, 20)
+
+
+def item(scan, name="t1"):
+    brain = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    brain[0, 5:15, 5:15, 5:15] = 1
+    return {
+        name: MetaTensor(torch.as_tensor(scan, dtype=torch.float32)[None]),
+        "brain": MetaTensor(brain),
+        "warnings": [],
+    }
+
+
+def test_percentiles_inside_the_brain():
+    scan = np.full(SHAPE, 9999.0)  # outside, where it must not count
+    values = np.random.default_rng(0).gamma(3, 100, (10, 10, 10)) + 1
+    scan[5:15, 5:15, 5:15] = values
+    data = ScaleIntensityd(["t1", "t2"])(item(scan))
+    low, high = np.percentile(values.astype(np.float32), [0.5, 99.5])
+    assert data["intensity"] == {"t1": {"low": pytest.approx(low), "high": pytest.approx(high)}}
+    inside = data["t1"][0, 5:15, 5:15, 5:15].numpy()
+    np.testing.assert_allclose(inside, np.clip((values - low) / (high - low), 0, 1), atol=1e-6)
+    assert data["t1"].sum().item() == pytest.approx(inside.sum(), rel=1e-5)
+    assert inside.min() == 0 and inside.max() == 1
+    assert data["warnings"] == []
+
+
+def test_affine_changes_of_brightness_do_not_matter():
+    scan = np.random.default_rng(0).gamma(3, 100, SHAPE) + 1
+    one, other = (ScaleIntensityd(["t1"])(item(s))["t1"] for s in (scan, 7 * scan + 30))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_fixed_window():
+    scan = np.linspace(-1000, 1000, 8000).reshape(SHAPE)
+    registry = {"ct": {"patterns": ["ct"], "intensity": {"window": [0, 80]}, "role": "input"}}
+    data = ScaleIntensityd(["ct"], registry)(item(scan, "ct"))
+    assert data["intensity"] == {"ct": {"low": 0, "high": 80}}
+    inside = (slice(5, 15),) * 3
+    np.testing.assert_allclose(data["ct"][0][inside], np.clip(scan / 80, 0, 1)[inside], atol=1e-6)
+
+
+def test_field_of_view_that_ends_in_the_brain():
+    scan = np.random.default_rng(0).gamma(3, 100, SHAPE) + 50
+    whole = ScaleIntensityd(["t1"])(item(scan))["intensity"]["t1"]
+    scan[:, :, :8] = 0
+    data = ScaleIntensityd(["t1"])(item(scan))
+    assert data["warnings"] == ["t1: covers only 70% of the brain"]
+    assert data["intensity"]["t1"]["low"] == pytest.approx(whole["low"], abs=10)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0])
+def test_constant(value):
+    with pytest.raises(InputError, match="t1 is constant inside the brain"):
+        ScaleIntensityd(["t1"])(item(np.full(SHAPE, value)))
