@@ -37,7 +37,7 @@ def training_and_validation(
     Raises:
         InputError: no subject can be used, or the split names subjects that are not there.
     """
-    items = []
+    items: list[Mapping[str, Any]] = []
     for item in check_subjects(find_subjects(dataset_dir, contrasts, overrides)):
         if "fault" in item:
             logger.warning(f"{item['subject']} is left out: {item['fault']}")
@@ -48,7 +48,9 @@ def training_and_validation(
     if split_file is not None:
         split = load_split(split_file)
     elif len(items) < FEWEST_TO_SPLIT:
-        logger.warning(f"{len(items)} subjects are too few to hold any back: the validation figures are those of the training subjects")
+        logger.warning(
+            f"{len(items)} subjects are too few to hold any back: the figures of the validation are those of the training"
+        )
         return items, items
     else:
         split = make_split([item["subject"] for item in items], test=0.0, seed=seed)

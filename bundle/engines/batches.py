@@ -16,7 +16,7 @@ Batch = Mapping[str, Tensor]
 
 
 def _to(batch: Batch, device: Any, non_blocking: bool, *keys: str) -> list[Tensor]:
-    # Plain tensors: a MetaTensor would drag its metadata through every operation and into the running mean of the styles.
+    # Plain tensors: a MetaTensor drags its metadata through every operation and into the running mean of the styles.
     plain = (convert_to_tensor(batch[key], dtype=torch.float32, track_meta=False) for key in keys)
     return [tensor.to(device, non_blocking=non_blocking) for tensor in plain]
 
@@ -37,7 +37,8 @@ class AutoencoderBatch:
 
     def __call__(self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
         seen, exists, brain = _to(batch, device, non_blocking, "seen", "exists", "brain")
-        image = torch.stack([self.window(*slice_) for slice_ in zip(seen, exists, brain) for _ in range(self.windows)])
+        slices = zip(seen, exists, brain)
+        image = torch.stack([self.window(*one) for one in slices for _ in range(self.windows)])
         return image, image
 
     def window(self, seen: Tensor, exists: Tensor, brain: Tensor) -> Tensor:
@@ -45,9 +46,8 @@ class AutoencoderBatch:
         places = brain[0].nonzero() if brain.any() else torch.zeros(1, 2, dtype=torch.long, device=brain.device)
         centre = places[torch.randint(len(places), ())]
         drawn = int(torch.multinomial(exists, 1))
-        row, column = (
-            min(max(int(middle) - self.size // 2, 0), length - self.size) for middle, length in zip(centre, seen.shape[1:])
-        )
+        sides = zip(centre.tolist(), seen.shape[1:])
+        row, column = (min(max(middle - self.size // 2, 0), length - self.size) for middle, length in sides)
         return seen[drawn : drawn + 1, row : row + self.size, column : column + self.size]
 
 

@@ -14,7 +14,13 @@ from ignite.handlers import Checkpoint, DiskSaver, EMAHandler
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.data import DataLoader, set_rnd
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import CheckpointLoader, LrScheduleHandler, StatsHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers import (
+    CheckpointLoader,
+    LrScheduleHandler,
+    StatsHandler,
+    TensorBoardStatsHandler,
+    ValidationHandler,
+)
 from monai.inferers import Inferer
 from monai.optimizers import WarmupCosineSchedule
 from torch import nn
@@ -29,8 +35,8 @@ logger = logging.getLogger(__name__)
 class Stage:
     """Train one part of the model.
 
-    `run` does nothing but load the result where the stage has finished before, goes on from its last checkpoint where it
-    was interrupted, and otherwise starts. Files, below `output_dir`/`name`:
+    `run` does nothing but load the result where the stage has finished before, goes on from its last checkpoint where
+    it was interrupted, and otherwise starts. Files, below `output_dir`/`name`:
 
         last.pt       network, EMA weights, optimiser, schedule and engine state after the latest epoch
         best.pt       EMA weights of the epoch with the best validation PSNR
@@ -154,30 +160,37 @@ class Stage:
             "trainer": trainer,
         }
         if self.last.is_file():
-            CheckpointLoader(str(self.last), state, map_location="cpu").attach(trainer)
+            CheckpointLoader(str(self.last), state, map_location="cpu").attach(trainer)  # type: ignore[arg-type]
         trainer.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda: self.network.train())
-        LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(trainer)
+        LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(trainer)  # type: ignore[arg-type]
         self.ema.attach(trainer)
-        ProgressBar(desc=self.name, persist=True).attach(trainer, output_transform=_loss)
-        TensorBoardStatsHandler(log_dir=str(self.folder), iteration_log=True, epoch_log=False, output_transform=_loss_value).attach(trainer)
+        ProgressBar(desc=self.name, persist=True).attach(
+            trainer, output_transform=lambda output: {"loss": output["loss"].item()}
+        )
+        TensorBoardStatsHandler(
+            log_dir=str(self.folder), epoch_log=False, output_transform=lambda output: output["loss"].item()
+        ).attach(trainer)
 
         ValidationHandler(self.val_interval, evaluator).attach(trainer)
         evaluator.add_event_handler(Events.STARTED, self.swap_ema)
         TargetQuality(self.model.contrasts).attach(evaluator)
         epoch = lambda _: trainer.state.epoch  # noqa: E731
-        StatsHandler(
-            name=f"{__name__}.{self.name}", iteration_log=False, epoch_log=True, output_transform=lambda _: None, global_epoch_transform=epoch
-        ).attach(evaluator)
-        TensorBoardStatsHandler(
-            log_dir=str(self.folder), iteration_log=False, output_transform=lambda _: None, global_epoch_transform=epoch
-        ).attach(evaluator)
+        metrics: dict[str, Any] = {
+            "iteration_log": False,
+            "output_transform": lambda _: None,
+            "global_epoch_transform": epoch,
+        }
+        StatsHandler(name=f"{__name__}.{self.name}", **metrics).attach(evaluator)
+        TensorBoardStatsHandler(log_dir=str(self.folder), **metrics).attach(evaluator)
         Mosaic(str(self.folder), epoch).attach(evaluator)
         evaluator.add_event_handler(Events.COMPLETED, self.save_best())
         evaluator.add_event_handler(Events.COMPLETED, self.swap_ema)
 
         saver = DiskSaver(str(self.folder), require_empty=False)  # atomic: a kill while it writes leaves the old file
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, Checkpoint(state, saver, filename_pattern="last.pt", n_saved=1))
+        trainer.add_event_handler(
+            Events.EPOCH_COMPLETED, Checkpoint(state, saver, filename_pattern="last.pt", n_saved=1)
+        )
 
     def seed_epoch(self) -> None:
         """The same epoch draws the same numbers, whether or not the run was interrupted before it."""
@@ -213,14 +226,6 @@ def save_atomically(state: dict[str, torch.Tensor], path: str | Path) -> None:
     os.replace(aside, path)
 
 
-def _loss(output: dict[str, Any]) -> dict[str, float]:
-    return {"loss": output["loss"].item()}
-
-
-def _loss_value(output: dict[str, Any]) -> float:
-    return output["loss"].item()
-
-
 class LatentScale:
     """Set the scale of the latents to 1/std, measured on some batches (Rombach et al. 2022, Sec. 4.3.2 and G).
 
@@ -231,7 +236,9 @@ class LatentScale:
         num_batches: how many to look at.
     """
 
-    def __init__(self, loader: Iterable[Any], prepare_batch: Callable[..., Any], device: torch.device, num_batches: int = 16) -> None:
+    def __init__(
+        self, loader: Iterable[Any], prepare_batch: Callable[..., Any], device: torch.device, num_batches: int = 16
+    ) -> None:
         self.loader, self.prepare_batch, self.device, self.num_batches = loader, prepare_batch, device, num_batches
 
     @torch.no_grad()
@@ -248,5 +255,3 @@ def export(model: MSGLDM, path: str) -> None:
     """Write the inference weights: the plain state dict of the network_def."""
     save_atomically(model.state_dict(), path)
     logger.info(f"inference weights: {path} ({os.path.getsize(path) / 2**20:.1f} MiB)")
-
-

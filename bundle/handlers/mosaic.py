@@ -30,10 +30,10 @@ class Mosaic:
     def log(self, engine: Engine) -> None:
         """Write the picture."""
         output = engine.state.output
-        shown, prediction, truth = output["image"], output["pred"], output["label"]["image"]  # type: ignore[index,call-overload]
+        shown, prediction, truth = output["image"], output["pred"], output["label"]["image"]  # type: ignore[index]
         m = truth.shape[1]
         rows = torch.stack([shown[:, :m], prediction, truth], dim=1)[: self.num_slices].float().clamp(0, 1)
-        # (B, 3, M, W, H) -> (B 3 H, M W); the first array axis runs to the right of the patient, the second to the front
+        # (B, 3, M, X, Y) -> (B 3 Y, M X), the front of the patient at the top
         picture = rows.permute(0, 1, 4, 2, 3).flip(2).flatten(3).flatten(0, 2)
         with SummaryWriter(self.log_dir) as writer:
             writer.add_image("shown, made, truth", picture, self.epoch(engine), dataformats="HW")

@@ -33,8 +33,8 @@ class TargetQuality:
 
     def score(self, engine: Engine) -> None:
         """Score one batch."""
-        truth = engine.state.output["label"]  # type: ignore[index,call-overload]
-        prediction = engine.state.output["pred"].float().clamp(0, 1)  # type: ignore[index,call-overload]
+        truth = engine.state.output["label"]  # type: ignore[index]
+        prediction = engine.state.output["pred"].float().clamp(0, 1)  # type: ignore[index]
         for b, j in truth["counted"].nonzero().tolist():
             brain = truth["brain"][b, 0] > 0
             if brain.any():

@@ -45,4 +45,4 @@ class DisentanglementLoss(nn.Module):
             "sc": lambda: self.sc(prediction["style"], truth["presence"]),
             "sa": lambda: self.sa(prediction["reconstruction"], truth["image"], truth["counted"]),
         }
-        return sum(weight * terms[name]() for name, weight in self.lambdas.items() if weight)  # type: ignore[return-value]
+        return sum(weight * terms[name]() for name, weight in self.lambdas.items() if weight)

@@ -26,9 +26,9 @@ def dct2(image: Tensor) -> Tensor:
 class FrequencyLoss(nn.Module):
     r"""L_freq = 1 - SSIM(c(D(x^)), c(D(x))), D the 2-D DCT   (MSG-LDM, Sec. 2.3, changed).
 
-    The paper compares |D|. That cannot see a flip (the DCT of a mirrored image differs in signs only), and its range is
-    set by the zero-frequency term, beside which all others vanish: a blur or an empty image cost about nothing. Here the
-    sign is kept and c(v) = sign(v) log(1 + |v| / epsilon) brings all frequencies to one scale.
+    The paper compares |D|. That cannot see a flip (the DCT of a mirrored image differs in signs only), and its range
+    is set by the zero-frequency term, beside which all others vanish: a blur or an empty image cost about nothing.
+    Here the sign is kept and c(v) = sign(v) log(1 + |v| / epsilon) brings all frequencies to one scale.
 
     Args:
         paper_form: compare |D| with the range of the batch, as the paper has it.
@@ -49,7 +49,8 @@ class FrequencyLoss(nn.Module):
         else:
             a, b = self._compress(a), self._compress(b)
             data_range = 2 * math.log1p(1 / self.epsilon)
-        ssim, _ = compute_ssim_and_cs(a, b, spatial_dims=2, kernel_size=(7, 7), kernel_sigma=(1.5, 1.5), data_range=data_range)
+        window = {"kernel_size": (7, 7), "kernel_sigma": (1.5, 1.5)}
+        ssim, _ = compute_ssim_and_cs(a, b, spatial_dims=2, data_range=data_range, **window)
         return 1 - ssim.mean()
 
     def _compress(self, coefficients: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class StructureAwareLoss(nn.Module):
         self.frequency = FrequencyLoss(paper_form)
 
     def forward(self, prediction: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-        """prediction, truth (B, M, H, W) in [0, 1]; counted (B, M), 1 where a truth exists and was asked for -> scalar."""
+        """prediction, truth (B, M, H, W) in [0, 1]; counted (B, M), 1 where a truth was asked for -> scalar."""
         rows = counted.bool()
         if not rows.any():
             return prediction.sum() * 0

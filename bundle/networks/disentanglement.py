@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,7 +87,10 @@ class Disentanglement(nn.Module):
         """
         h, w = image.shape[2:]
         if h % self.divisor or w % self.divisor:
-            raise ValueError(f"image: {h}x{w} cannot be halved {self.divisor.bit_length() - 1} times; pad both sides to multiples of {self.divisor}.")
+            times = self.divisor.bit_length() - 1
+            raise ValueError(
+                f"image: {h}x{w} cannot be halved {times} times; pad both sides to multiples of {self.divisor}."
+            )
         encoded, sample = self.encoders(image, presence)
         fused, gates = zip(*(mmsf(s, sample, presence) for mmsf, s in zip(self.mmsf, encoded)))
         f_s = self.msse(fused) if self.msse is not None else fused[-1]

@@ -20,6 +20,8 @@ class HFIB(nn.Module):
         sigma_range: smallest and largest width that can be predicted, in pixels.
     """
 
+    offsets: Tensor
+
     def __init__(self, channels: int, kernel_size: int = 5, sigma_range: tuple[float, float] = (0.3, 2.0)) -> None:
         super().__init__()
         if kernel_size % 2 == 0:

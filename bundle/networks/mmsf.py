@@ -23,7 +23,7 @@ class MMSF(nn.Module):
         super().__init__()
         self.gate_own = nn.Conv2d(channels, 1, kernel_size=1)
         self.gate_context = nn.Conv2d(channels + 1, 1, kernel_size=1)
-        self.fusion = Convolution(2, channels, channels, kernel_size=3, act=("leakyrelu", {"negative_slope": 0.01}), norm=norm)
+        self.fusion = Convolution(2, channels, channels, act=("leakyrelu", {"negative_slope": 0.01}), norm=norm)
 
     def gates(self, structure: Tensor, sample: Tensor, presence: Tensor) -> Tensor:
         """w_j of the available contrasts, in [0, 1]: (N, 1, H, W); arguments as in `forward`."""

@@ -20,10 +20,10 @@ MODES = ("mean", "sample")
 class MSGLDM(nn.Module):
     """Multiscale Structure-Guided Latent Diffusion Model (network_def of this bundle).
 
-    `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample" encodes
-    that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again in
-    `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. Every sample of a batch
-    gets the same noise, so that the slices of a volume agree; `seed` chooses it.
+    `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample"
+    encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
+    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. Every sample of a
+    batch gets the same noise, so that the slices of a volume agree; `seed` chooses it.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -53,8 +53,8 @@ class MSGLDM(nn.Module):
         m = len(contrasts)
         self.contrasts = tuple(contrasts)
         self.autoencoder = AutoencoderKL(spatial_dims=2, in_channels=1, out_channels=1, **autoencoder)
-        # The posterior starts narrow (sigma = 0.05): from MONAI's sigma near 1 the decoder sees little but noise at first.
-        nn.init.constant_(self.autoencoder.quant_conv_log_sigma.conv.bias, -6.0)
+        # The posterior starts narrow (sigma = 0.05): from MONAI's sigma near 1 the decoder first sees little but noise.
+        nn.init.constant_(self.autoencoder.quant_conv_log_sigma.get_parameter("conv.bias"), -6.0)
         self.disentanglement = Disentanglement(m, **disentanglement)
         self.diffusion = LatentDenoiser(
             m, self.autoencoder.latent_channels, self.disentanglement.encoders.channels[-1], **diffusion
@@ -111,7 +111,9 @@ class MSGLDM(nn.Module):
         """
         m = len(self.contrasts)
         if x.shape[1] != self.in_channels:
-            raise ValueError(f"x: {x.shape[1]} channels, but {self.contrasts} make {self.in_channels} (images, then presence maps).")
+            raise ValueError(
+                f"x: {x.shape[1]} channels, but {self.contrasts} make {self.in_channels} (images, then presence maps)."
+            )
         if self.mode not in MODES:
             raise ValueError(f"mode: {self.mode!r} must be one of {MODES}.")
         presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)

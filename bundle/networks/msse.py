@@ -35,7 +35,9 @@ class MSSE(nn.Module):
         """F_1..F_L, finest first, (B, c_l, H_l, W_l) -> F_s (B, c_L, H_L, W_L)."""
         coarse = scales[-1]
         size = coarse.shape[2:]
-        guidance = torch.stack([proj(F.adaptive_avg_pool2d(f, size)) for proj, f in zip(self.proj, scales[:-1])]).sum(0)
+        guidance = torch.stack(
+            [proj(F.adaptive_avg_pool2d(f, (size[0], size[1]))) for proj, f in zip(self.proj, scales[:-1])]
+        ).sum(0)
         tokens = self.attention(self.norm_query(_to_tokens(coarse)), context=self.norm_context(_to_tokens(guidance)))
         return coarse + self.alpha * tokens.transpose(1, 2).reshape(coarse.shape)
 

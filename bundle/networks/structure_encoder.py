@@ -32,13 +32,15 @@ class StructureEncoder(nn.Module):
         super().__init__()
         inputs = [1, *channels[:-1]]
         self.units = nn.ModuleList(
-            ResidualUnit(2, i, o, strides=1 if k == 0 else 2, subunits=2, norm=norm, act=("leakyrelu", {"negative_slope": 0.01}))
+            ResidualUnit(2, i, o, strides=2 if k else 1, norm=norm, act=("leakyrelu", {"negative_slope": 0.01}))
             for k, (i, o) in enumerate(zip(inputs, channels))
         )
         self.hfib = nn.ModuleList(HFIB(c) if hfib else nn.Identity() for c in channels)
-        self.film = nn.ModuleList(nn.Embedding(num_contrasts, 2 * c) for c in channels) if num_contrasts > 1 else None
-        for film in self.film or ():
-            nn.init.zeros_(film.weight)
+        self.film = (
+            nn.ParameterList(nn.Parameter(torch.zeros(num_contrasts, 2 * c)) for c in channels)
+            if num_contrasts > 1
+            else None
+        )
 
     def forward(self, image: Tensor, contrast: int = 0) -> list[Tensor]:
         """(B, 1, H, W) -> S^(1)..S^(L), (B, c_l, H/2^(l-1), W/2^(l-1))."""
@@ -46,7 +48,7 @@ class StructureEncoder(nn.Module):
         for level, (unit, hfib) in enumerate(zip(self.units, self.hfib)):
             x = unit(x)
             if self.film is not None:
-                scale, shift = self.film[level].weight[contrast].to(x.dtype)[:, None, None].chunk(2)
+                scale, shift = self.film[level][contrast].to(x.dtype)[:, None, None].chunk(2)
                 x = x * (1 + scale) + shift
             x = hfib(x)
             scales.append(x)

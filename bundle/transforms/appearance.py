@@ -6,15 +6,23 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from monai.transforms import Compose, MapTransform, RandAdjustContrast, RandBiasField, Randomizable, RandGaussianNoise
-from monai.transforms import RandGaussianSmooth, RandScaleIntensity
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    RandAdjustContrast,
+    RandBiasField,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    Randomizable,
+    RandScaleIntensity,
+)
 
 
 class RandAppearanced(MapTransform, Randomizable):
     """Change gamma, gain, bias field, noise and sharpness of each channel independently.
 
-    Zeros (background) stay zero and the result is clipped to [0, 1]. The changed copy is what the network sees; what it
-    is to make of a hidden contrast stays as it was, since nothing in the input could tell how that scanner would differ.
+    Zeros (background) stay zero and the result is clipped to [0, 1]. The changed copy is what the network sees; what
+    it is to make of a hidden contrast stays as it was, since nothing in the input tells how that scanner would differ.
 
     Args:
         key: image (M, H, W) in [0, 1].
@@ -60,5 +68,3 @@ class RandAppearanced(MapTransform, Randomizable):
             for channel in image
         ]
         return {**data, self.result: torch.cat([torch.as_tensor(c) for c in channels])}
-
-

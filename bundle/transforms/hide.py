@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def subsets(num_contrasts: int, complete: bool = True) -> list[tuple[int, ...]]:
-    """The non-empty subsets of M contrasts as presence vectors, fewest first; 15 for M = 4, 14 without the complete one."""
+    """The non-empty subsets of M contrasts as presence vectors, fewest first: 15 for M = 4, 14 if not complete."""
     all_of_them = [bits for bits in product((0, 1), repeat=num_contrasts) if any(bits) and (complete or not all(bits))]
     return sorted(all_of_them, key=lambda bits: (sum(bits), tuple(-b for b in bits)))
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from monai.utils import convert_to_tensor
 
 from bundle.transforms.hide import subsets
 
 
 class SplitPresenced(MapTransform):
-    """Undo half of `StackContrastsd`: image (2M, ...) -> image (M, ...), float16, and `exists` (M,), 1 where there is one.
+    """Undo half of `StackContrastsd`: image (2M, ...) -> image (M, ...), float16, and `exists` (M,), 0 or 1.
 
     Half precision halves the cache on the disk; its step below 1 is 1/2048, finer than the 12 bits of a scanner.
     """
@@ -25,7 +26,9 @@ class SplitPresenced(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image, presence = torch.as_tensor(data[self.keys[0]]).chunk(2)
-        return {**data, self.keys[0]: image.half(), self.exists: presence.flatten(1).amax(1).float()}
+        # A plain tensor: a MetaTensor comes back from the cache as one, and a batch cannot hold some of both.
+        exists = convert_to_tensor(presence.flatten(1).amax(1), dtype=torch.float32, track_meta=False)
+        return {**data, self.keys[0]: image.half(), self.exists: exists}
 
 
 class FixedSlicesd(MapTransform):
@@ -40,11 +43,13 @@ class FixedSlicesd(MapTransform):
         exists, presence: keys of the contrasts that are there and of those that are shown, (M,).
     """
 
-    def __init__(self, keys: KeysCollection, num_slices: int, exists: str = "exists", presence: str = "presence") -> None:
+    def __init__(
+        self, keys: KeysCollection, num_slices: int, exists: str = "exists", presence: str = "presence"
+    ) -> None:
         super().__init__(keys)
         self.num_slices, self.exists, self.presence = num_slices, exists, presence
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:  # type: ignore[override]
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         there = data[self.exists].nonzero().flatten()
         choices = subsets(len(there), complete=False)
         depth = data[self.first_key(dict(data))].shape[-1]

@@ -64,7 +64,7 @@ def test_permuting_the_contrasts_permutes_the_result(shared: bool) -> None:
     with torch.no_grad():
         model.disentanglement.style_bank.mean.normal_()
         for film in model.disentanglement.encoders.encoders[0].film or ():
-            film.weight.normal_()
+            film.normal_()
     expected = run(model, x, "mean")[:, order]
     d = model.disentanglement
     for modules in (d.style_encoders, d.decoders) if shared else (d.encoders.encoders, d.style_encoders, d.decoders):
@@ -73,7 +73,7 @@ def test_permuting_the_contrasts_permutes_the_result(shared: bool) -> None:
     with torch.no_grad():
         d.style_bank.mean.copy_(d.style_bank.mean[order].clone())
         for film in d.encoders.encoders[0].film or ():
-            film.weight.copy_(film.weight[order].clone())
+            film.copy_(film[order].clone())
     permuted = run(model, x[:, [*order, *(4 + j for j in order)]], "mean")
     torch.testing.assert_close(permuted, expected, atol=1e-5, rtol=1e-4)
 
