@@ -26,7 +26,8 @@ def training_and_validation(
     """Datalists for training and validation.
 
     Subjects with a fault are left out, with a line each. Without a split file a tenth of the persons validate; with
-    fewer than five subjects all of them train, and also validate, which is said.
+    fewer than five subjects all of them train, and also validate, which is said. Subjects with a single contrast do not
+    validate.
 
     Args:
         dataset_dir: folder of subjects; any of them may lack contrasts or a lesion mask.
@@ -35,7 +36,7 @@ def training_and_validation(
         seed: of the split that is drawn where none is given.
 
     Raises:
-        InputError: no subject can be used, or the split names subjects that are not there.
+        InputError: no subject can be used or asked, or the split names subjects that are not there.
     """
     items: list[Mapping[str, Any]] = []
     for item in check_subjects(find_subjects(dataset_dir, contrasts, overrides)):
@@ -47,13 +48,20 @@ def training_and_validation(
         raise InputError("no subject can be used", "Mend the faults listed above", dataset_dir)
     if split_file is not None:
         split = load_split(split_file)
+        training, validation = (apply_split(items, split, part) for part in ("training", "validation"))
     elif len(items) < FEWEST_TO_SPLIT:
         logger.warning(
-            f"{len(items)} subjects are too few to hold any back: the figures of the validation are those of the training"
+            f"{len(items)} subjects are too few to hold any back: the validation figures are those of the training subjects"
         )
-        return items, items
+        training, validation = items, items
     else:
         split = make_split([item["subject"] for item in items], test=0.0, seed=seed)
-    training, validation = (apply_split(items, split, part) for part in ("training", "validation"))
-    logger.info(f"{len(training)} subjects train, {len(validation)} validate")
-    return training, validation or training
+        training, validation = (apply_split(items, split, part) for part in ("training", "validation"))
+    # Of a subject with a single contrast nothing can be hidden, so nothing can be asked.
+    asked = [item for item in validation or training if sum(name in item for name in contrasts) > 1]
+    if not asked:
+        raise InputError(
+            "no subject to validate on has two of the contrasts", "Add such subjects, or name them in a split file", dataset_dir
+        )
+    logger.info(f"{len(training)} subjects train, {len(asked)} validate")
+    return training, asked

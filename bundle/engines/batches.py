@@ -135,10 +135,11 @@ class ValidationBatch:
 
     Args:
         score_shown: score the contrasts that are shown (the autoencoder's ceiling) instead of the hidden ones.
+        regions: number of region channels of a network that takes a region mask; the mask is withheld.
     """
 
-    def __init__(self, score_shown: bool = False) -> None:
-        self.score_shown = score_shown
+    def __init__(self, score_shown: bool = False, regions: int = 0) -> None:
+        self.score_shown, self.regions = score_shown, regions
 
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
@@ -146,4 +147,5 @@ class ValidationBatch:
         image, exists, presence, brain = _to(batch, device, non_blocking, "image", "exists", "presence", "brain")
         maps = presence[:, :, None, None].expand_as(image)
         counted = presence if self.score_shown else exists * (1 - presence)
-        return torch.cat([image * maps, maps], dim=1), {"image": image, "counted": counted, "brain": brain}
+        withheld = image.new_zeros(len(image), self.regions + 1 if self.regions else 0, *image.shape[2:])
+        return torch.cat([image * maps, maps, withheld], dim=1), {"image": image, "counted": counted, "brain": brain}

@@ -39,9 +39,9 @@ METHODS = {
     "negative, with the histogram of the truth itself",
 }
 CONVENTION = (
-    "PSNR (dB, data range 1) and SSIM (3-D, Gaussian window of 11 voxels, sigma 1.5) inside the brain, on the network's "
-    "grid (RAS, 1 mm, one mask from all contrasts of the subject); the truth runs from 0 to 1 over its own intensity "
-    "range (0.5 to 99.5 percentile inside the brain unless the registry says otherwise), clipped."
+    "PSNR (dB, data range 1) and SSIM (3-D, Gaussian window of 11 voxels, sigma 1.5) inside the brain, on the "
+    "network's grid (RAS, 1 mm, one mask from all contrasts of the subject); the truth runs from 0 to 1 over its own "
+    "intensity range (0.5 to 99.5 percentile inside the brain unless the registry says otherwise), clipped."
 )
 
 
@@ -116,30 +116,34 @@ class QualityEvaluator(SynthesisEvaluator):
             raise InputError("has no two contrasts of which one can be made from the other", "Add another scan")
         data = self.dataset[index]
         subject = Subject(data, self.options.contrasts)
-        floors, rows, shown = Floors(subject, self.floor), [], {}
+        floors = Floors(subject, self.floor)
+        shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        rows: list[dict[str, Any]] = []
         for (given, target), protocols in tasks.items():
             self.bar.set_postfix_str(f"{item['subject']}: {target} from {', '.join(given)}")
             pred = self.synthesise(subject.hide(given), [target])[0][self.options.contrasts.index(target)]
             pred = pred * subject.brain
-            methods = {"network": (subject.score(pred, target), ""), **floors.scores(given, target)}
+            own = subject.score(pred, target)
+            scores = {"network": (own, ""), **floors.scores(given, target)}
             for protocol in protocols:
                 key = {"subject": item["subject"], "protocol": protocol, "given": list(given), "target": target}
                 rows += [
                     {**key, "method": method, "source": source, "psnr": quality[0], "ssim": quality[1]}
-                    for method, (quality, source) in methods.items()
+                    for method, (quality, source) in scores.items()
                 ]
             if "rest" in protocols:
-                quality = methods["network"][0]
-                row = f"{target}  {quality[0]:.2f} dB, SSIM {quality[1]:.3f}"
-                shown[row] = (subject.images[target].numpy(), pred.numpy())
+                name = f"{target}  {own[0]:.2f} dB, SSIM {own[1]:.3f}"
+                shown[name] = (subject.images[target].numpy(), pred.numpy())
         if shown:
-            with staged(self.output_dir / item["subject"]) as aside:
-                title = f"{item['subject']}: each contrast from all the others"
-                name = f"{item['subject']}_evaluation.png"
-                write_montage(aside / name, title, shown, subject.brain.numpy())
+            self.draw(item["subject"], shown, subject.brain.numpy())
         self.rows += rows
         made = list(dict.fromkeys(target for _, target in tasks))
         return {"status": "done", "made": made, "warnings": [*data["warnings"], *floors.warnings]}
+
+    def draw(self, name: str, shown: Mapping[str, tuple[np.ndarray, np.ndarray]], brain: np.ndarray) -> None:
+        """Write the picture of a subject."""
+        with staged(self.output_dir / name) as aside:
+            write_montage(aside / f"{name}_evaluation.png", f"{name}: each contrast from all the others", shown, brain)
 
     def tasks(self, present: Sequence[str]) -> dict[tuple[tuple[str, ...], str], list[str]]:
         """What is scored for a subject with these contrasts: (given contrasts, target) -> protocols that ask for it."""
@@ -147,6 +151,7 @@ class QualityEvaluator(SynthesisEvaluator):
         tasks: dict[tuple[tuple[str, ...], str], list[str]] = {}
         for target in (name for name in present if roles[name] != "input"):
             others = tuple(name for name in present if name != target and roles[name] != "target")
+            subsets: dict[str, list[tuple[str, ...]]]
             subsets = {"rest": [others] if others else [], "single": [(name,) for name in others]}
             for protocol in self.protocol:
                 for given in subsets[protocol]:

@@ -29,6 +29,7 @@ class SynthesisOptions:
         start_level: noise level at which denoising starts, in (0, 1]; 1 is pure noise.
         seed: of the first sample, at least 0.
         num_train_timesteps: T of the diffusion process.
+        region_mask: the lesion label of a subject, where it has one, is a further input.
 
     Raises:
         InputError: a value out of its range.
@@ -43,6 +44,7 @@ class SynthesisOptions:
     start_level: float = 0.3
     seed: int = 0
     num_train_timesteps: int = 1000
+    region_mask: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contrasts", tuple(self.contrasts))
@@ -56,6 +58,10 @@ class SynthesisOptions:
         level = self.start_level
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise InputError(f"start_level {level!r} is not a level of noise", "Use a number above 0, at most 1")
+        levels = round(level * (self.num_train_timesteps - 1))
+        if self.samples and self.num_steps > levels:
+            fault = f"num_steps is {self.num_steps}, but only {levels} noise levels lie below start_level {level}"
+            raise InputError(fault, f"Use --num_steps with at most {levels}, or a higher --start_level")
 
     def _check_targets(self, targets: Any) -> None:
         known = [row.name for row in self.rows() if row.role != "input"]
@@ -80,6 +86,11 @@ class SynthesisOptions:
     def hidden(self) -> list[str]:
         """The contrasts that the network must not see."""
         return [name for name in self.contrasts if name not in self.inputs]
+
+    @property
+    def further_inputs(self) -> list[str]:
+        """What else of a subject is read where it exists: a brain mask and, with `region_mask`, the lesion label."""
+        return ["mask", "label"] if self.region_mask else ["mask"]
 
     @property
     def samples(self) -> int:
@@ -113,6 +124,7 @@ class SynthesisOptions:
             "num_steps": self.num_steps,
             "start_level": self.start_level,
             "seed": self.seed,
+            "region_mask": self.region_mask,
         }
 
 

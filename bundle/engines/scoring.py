@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,8 @@ class Subject:
     """A preprocessed subject.
 
     Args:
-        data: "image" ``(2C, X, Y, Z)``, C contrasts in [0, 1] and C presence maps, and "brain" ``(1, X, Y, Z)``.
+        data: "image" ``(2C, X, Y, Z)``, C contrasts in [0, 1] and C presence maps, possibly more channels, and "brain"
+            ``(1, X, Y, Z)``.
         contrasts: names of the C contrasts in channel order.
     """
 
@@ -27,14 +27,18 @@ class Subject:
         self.stack: Tensor = data["image"].as_tensor()
         self.brain: Tensor = data["brain"].as_tensor()[0] > 0
         self.contrasts = tuple(contrasts)
-        presence = self.stack[len(self.contrasts) :].flatten(1).any(1)
+        count = len(self.contrasts)
+        presence = self.stack[count : 2 * count].flatten(1).any(1)
         self.images = {name: self.stack[i] for i, name in enumerate(self.contrasts) if presence[i]}
         self.voxels = {name: image[self.brain].numpy() for name, image in self.images.items()}
 
     def hide(self, given: Sequence[str]) -> Tensor:
-        """The stack ``(2C, X, Y, Z)`` of a subject that has only the given contrasts."""
-        shown = torch.tensor([name in given for name in self.contrasts] * 2)
-        return torch.where(shown[:, None, None, None], self.stack, torch.zeros(()))
+        """The stack of a subject that has only the given contrasts."""
+        stack, count = self.stack.clone(), len(self.contrasts)
+        for channel, name in enumerate(self.contrasts):
+            if name not in given:
+                stack[[channel, count + channel]] = 0
+        return stack
 
     def score(self, pred: Tensor, target: str) -> Quality:
         """PSNR and SSIM of a synthesis ``(X, Y, Z)``."""

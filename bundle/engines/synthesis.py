@@ -163,7 +163,7 @@ class SynthesisEvaluator(Evaluator):
         """What a subject's results follow from: an earlier run's are kept where all of it is the same."""
         return {
             "bundle_version": __version__,
-            "inputs_sha256": {key: sha256(item[key]) for key in [*given, "mask"] if key in item},
+            "inputs_sha256": {key: sha256(item[key]) for key in [*given, *self.options.further_inputs] if key in item},
             "targets": list(made),
             "weights_sha256": self.checksum,
             **self.options.claim(),

@@ -19,13 +19,17 @@ class VolumeInferer(Inferer):
     Args:
         batch_size: slices per call of the network.
         amp: compute in bfloat16 where torch's autocast finds it safe.
+        num_contrasts: C; without it, half of the input's channels.
         progress: show the slices of the volume as a bar on a terminal.
     """
 
-    def __init__(self, batch_size: int = 16, amp: bool = False, progress: bool = False) -> None:
+    def __init__(
+        self, batch_size: int = 16, amp: bool = False, num_contrasts: int | None = None, progress: bool = False
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.amp = amp
+        self.num_contrasts = num_contrasts
         self.progress = progress
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -42,7 +46,7 @@ class VolumeInferer(Inferer):
         if inputs.shape[0] != 1:
             raise ValueError(f"inputs: a batch of {inputs.shape[0]} volumes, but only 1 is taken at a time.")
         volume = torch.as_tensor(inputs)[0]
-        channels = volume.shape[0] // 2
+        channels = self.num_contrasts or volume.shape[0] // 2
         filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
         result = torch.zeros_like(volume[:channels], dtype=torch.float32)
         hidden = None if self.progress else True  # None: hidden where there is no terminal

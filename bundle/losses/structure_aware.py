@@ -49,8 +49,7 @@ class FrequencyLoss(nn.Module):
         else:
             a, b = self._compress(a), self._compress(b)
             data_range = 2 * math.log1p(1 / self.epsilon)
-        window = {"kernel_size": (7, 7), "kernel_sigma": (1.5, 1.5)}
-        ssim, _ = compute_ssim_and_cs(a, b, spatial_dims=2, data_range=data_range, **window)
+        ssim, _ = compute_ssim_and_cs(a, b, 2, kernel_size=(7, 7), kernel_sigma=(1.5, 1.5), data_range=data_range)
         return 1 - ssim.mean()
 
     def _compress(self, coefficients: Tensor) -> Tensor:

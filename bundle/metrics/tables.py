@@ -30,7 +30,9 @@ def as_markdown(rows: Sequence[Mapping[str, Any]], protocols: Mapping[str, str],
         protocols: the protocols in the order of the tables, with what each means.
         caption: what the figures are, printed above the tables.
     """
-    subjects, methods, targets = (list(dict.fromkeys(row[key] for row in rows)) for key in COLUMNS[0:5:4] + ("target",))
+    subjects, methods, targets = (
+        list(dict.fromkeys(row[key] for row in rows)) for key in ("subject", "method", "target")
+    )
     lines = [f"# Evaluation of {counted(len(subjects))}", "", caption]
     for protocol, meaning in protocols.items():
         lines += ["", f"## {protocol}: {meaning}", ""]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from torch import Tensor
 
 
 class StackContrastsd(MapTransform):
@@ -20,12 +21,14 @@ class StackContrastsd(MapTransform):
     Args:
         contrasts: the C keys ``(1, X, Y, Z)``, all on the grid of ``"image"``; they are removed from the item.
         hide: contrasts treated as missing although they exist, because they are to be synthesised.
+        region_mask: add the lesion regions of `RegionsOfLabeld` and a map that is 1 where there is a label.
     """
 
-    def __init__(self, contrasts: Sequence[str], hide: Sequence[str] = ()) -> None:
+    def __init__(self, contrasts: Sequence[str], hide: Sequence[str] = (), region_mask: bool = False) -> None:
         super().__init__(list(contrasts), allow_missing_keys=True)
         self.contrasts = tuple(contrasts)
         self.hide = frozenset(hide)
+        self.region_mask = region_mask
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -36,5 +39,12 @@ class StackContrastsd(MapTransform):
             if scan is not None and name not in self.hide:
                 stack[channel] = scan[0].as_tensor()
                 stack[count + channel] = 1
+        if self.region_mask:
+            stack = torch.cat([stack, _region_channels(d)])
         d["image"] = MetaTensor(stack, meta=image.meta, applied_operations=image.applied_operations)
         return d
+
+
+def _region_channels(data: Mapping[Hashable, Any]) -> Tensor:
+    regions, valid = torch.as_tensor(data["regions"]).float(), data["valid"]
+    return torch.cat([regions * valid[:, None, None, None], valid.amax().expand(1, *regions.shape[1:])])
