@@ -30,13 +30,16 @@ def write_montage(
     figure.suptitle(f"{title}\nradiological view: the patient's right is on the left", color="white", fontsize=10)
     axes = figure.subplots(len(pairs), 3, squeeze=False)
     names = ("truth", "SYNTHETIC", f"error, white = {LARGEST_ERROR}")
-    for line, (name, (truth, synthesis)) in zip(axes, pairs.items(), strict=True):
+    for number, (line, (name, (truth, synthesis))) in enumerate(zip(axes, pairs.items(), strict=True)):
         line[0].set_ylabel(name, color=GIVEN, fontsize=11, fontweight="bold")
         pictures = ((truth, 1, "gray"), (synthesis, 1, "gray"), (np.abs(synthesis - truth), LARGEST_ERROR, "inferno"))
         for ax, (volume, highest, colours), what in zip(line, pictures, names, strict=True):
             draw_plane(ax, volume, brain, np.ones(3), "axial", highest, colours)
             colour = MADE if what == "SYNTHETIC" else GIVEN
-            ax.text(0.02, 0.03, what, transform=ax.transAxes, color=colour, fontsize=8)
+            if number == 0:
+                ax.set_title(what, color=colour, fontsize=9)
+            if what == "SYNTHETIC":  # in every picture itself: parts get copied elsewhere
+                ax.text(0.02, 0.03, what, transform=ax.transAxes, color=colour, fontsize=8)
             for spine in ax.spines.values():
                 spine.set_color(colour)
     figure.savefig(path, dpi=100, facecolor="black")

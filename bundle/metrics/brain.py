@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-from monai.metrics.regression import compute_ssim_and_cs
+from skimage.metrics import structural_similarity
 from torch import Tensor
-from torch.nn import functional
 
-WINDOW, SIGMA = 11, 1.5  # voxels: the Gaussian window of Wang et al., IEEE Trans Image Process 13:600 (2004)
+HALF_WINDOW, SIGMA = 5, 1.5  # voxels: the Gaussian window of Wang et al., IEEE Trans Image Process 13:600 (2004)
 
 
 def psnr(pred: Tensor, truth: Tensor, mask: Tensor, data_range: float = 1.0) -> float:
@@ -32,15 +32,19 @@ def ssim(pred: Tensor, truth: Tensor, mask: Tensor, data_range: float = 1.0) -> 
     """Structural similarity, its map averaged over the mask; 1 for equal images. Args and Raises as `psnr`.
 
     The map is that of the whole images: its window reaches beyond the mask, so that the brain's edge is compared with
-    what lies around it. At the images' border the outermost voxels are repeated.
+    what lies around it. At the images' border the outermost voxels are repeated. scikit-image filters one axis after the
+    other; MONAI's SSIM, whose values are the same, convolves with the whole 11^3 window and takes 13 times as long for a
+    head (19.3 against 1.4 s on one core).
     """
     inside = _inside(pred, truth, mask)
-    dims, half = truth.ndim, WINDOW // 2
-    # only the mask's surroundings are convolved: a brain fills a third of its volume
-    box = tuple(slice(max(0, int(i.min()) - half), int(i.max()) + half + 1) for i in torch.where(inside))
-    x, y = (functional.pad(image[box][None, None].float(), [half] * 2 * dims, "replicate") for image in (pred, truth))
-    similarity, _ = compute_ssim_and_cs(x, y, dims, [WINDOW] * dims, [SIGMA] * dims, data_range)
-    return similarity[0, 0][inside[box]].double().mean().item()
+    # only the mask's surroundings are filtered: a brain fills a third of its volume
+    box = tuple(slice(max(0, int(i.min()) - HALF_WINDOW), int(i.max()) + HALF_WINDOW + 1) for i in torch.where(inside))
+    x, y = (np.pad(image[box].float().cpu().numpy(), HALF_WINDOW, "edge") for image in (pred, truth))
+    _, similarity = structural_similarity(
+        x, y, data_range=data_range, gaussian_weights=True, sigma=SIGMA, use_sample_covariance=False, full=True
+    )
+    middle = (slice(HALF_WINDOW, -HALF_WINDOW),) * truth.ndim
+    return float(similarity[middle][inside[box].cpu().numpy()].mean(dtype=np.float64))
 
 
 def _inside(pred: Tensor, truth: Tensor, mask: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ def scored(tmp_path_factory):
     """Subjects a (three contrasts) and b (one), and a reference in which FLAIR is rather T2 than T1."""
     folder = tmp_path_factory.mktemp("scored")
     write_blocks(folder / "in" / "a")
+    (folder / "in" / "a" / "a_seg.nii.gz").symlink_to(folder / "in" / "a" / "a_t1.nii.gz")  # not needed
     write_blocks(folder / "in" / "b", ["t1"])
     # there each contrast but T2 is dark in more than half of the brain: the darker half of a copy is all dark
     write_blocks(folder / "reference" / "c", bright=18, agree=16, dark=4)
