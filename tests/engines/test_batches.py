@@ -120,7 +120,7 @@ def test_diffusion_noises_the_latent_of_the_target():
         z_0 = model.encode(torch.stack([made["image"][b, j] for b, j in HIDDEN]).unsqueeze(1))
     assert torch.allclose(z_t, add_noise(z_0, noise, model.alphas_cumprod[t]), atol=1e-6)
     assert presence.tolist() == [PRESENCE[b] for b, _ in HIDDEN]
-    assert 0 <= t.min() and t.max() < 1000
+    assert t.min() >= 0 and t.max() < 1000
     assert not available[presence == 0].any() and available[presence == 1].flatten(1).any(1).all()
     # the first stages stay as they are: only the denoiser trains
     assert not z_t.requires_grad and not fused.requires_grad and not available.requires_grad

@@ -12,7 +12,8 @@ def test_is_the_coarse_scale_plus_attention_over_the_finer_ones() -> None:
     block = MSSE((4, 8), num_heads=2, alpha=0.3).eval()
     fine, coarse = torch.rand(2, 4, 16, 16), torch.rand(2, 8, 8, 8)
     pooled = F.avg_pool2d(fine, 2)
-    guidance = torch.einsum("oc,bchw->bohw", block.proj[0].weight[:, :, 0, 0], pooled) + block.proj[0].bias[:, None, None]
+    weight, bias = block.proj[0].weight[:, :, 0, 0], block.proj[0].bias
+    guidance = torch.einsum("oc,bchw->bohw", weight, pooled) + bias[:, None, None]
     query = block.norm_query(coarse.flatten(2).transpose(1, 2))
     context = block.norm_context(guidance.flatten(2).transpose(1, 2))
     attention = block.attention

@@ -14,7 +14,9 @@ def draw(exists, times, seed=0):
     return Counter(tuple(hide(item)["presence"].int().tolist()) for _ in range(times))
 
 
-@pytest.mark.parametrize(("contrasts", "complete", "count"), [(4, True, 15), (4, False, 14), (2, True, 3), (1, False, 0)])
+@pytest.mark.parametrize(
+    ("contrasts", "complete", "count"), [(4, True, 15), (4, False, 14), (2, True, 3), (1, False, 0)]
+)
 def test_subsets(contrasts, complete, count):
     found = subsets(contrasts, complete)
     assert len(found) == len(set(found)) == count
