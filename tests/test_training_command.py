@@ -51,7 +51,7 @@ def demo(tmp_path_factory):
 def trained(demo, tmp_path_factory):
     """A training that was killed in its second stage, and the same command again.
 
-    The folder of its results; what each of the two printed; the scalars that the first left; when its first stage ended.
+    The folder of its results; what the second printed; the scalars that the first left; when its first stage ended.
     """
     folder = tmp_path_factory.mktemp("trained")
     out = folder / "out"

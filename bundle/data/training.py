@@ -51,7 +51,8 @@ def training_and_validation(
         training, validation = (apply_split(items, split, part) for part in ("training", "validation"))
     elif len(items) < FEWEST_TO_SPLIT:
         logger.warning(
-            f"{len(items)} subjects are too few to hold any back: the validation figures are those of the training subjects"
+            f"{len(items)} subjects are too few to hold any back: "
+            "the validation figures are those of the training subjects"
         )
         training, validation = items, items
     else:

@@ -46,7 +46,7 @@ class MSGLDM(nn.Module):
         num_train_timesteps: int = 1000,
         mode: str = "mean",
         num_steps: int = 8,
-        start_level: float = 0.3,
+        start_level: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
