@@ -9,6 +9,7 @@ import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from bundle.errors import InputError
 from bundle.networks.msg_ldm import MSGLDM
 from bundle.networks.sampler import add_noise
 
@@ -43,6 +44,11 @@ class AutoencoderBatch:
 
     def window(self, seen: Tensor, exists: Tensor, brain: Tensor) -> Tensor:
         """seen (M, H, W), exists (M,), brain (1, H, W) -> (1, size, size)."""
+        if self.size > min(seen.shape[1:]):
+            raise InputError(
+                f"autoencoder_window {self.size} is larger than a slice",
+                "Use at most the slice_size as autoencoder_window",
+            )
         places = brain[0].nonzero() if brain.any() else torch.zeros(1, 2, dtype=torch.long, device=brain.device)
         centre = places[torch.randint(len(places), ())]
         drawn = int(torch.multinomial(exists, 1))
@@ -84,6 +90,15 @@ def region_input(regions: Tensor, valid: Tensor, prob: float) -> Tensor:
     return torch.cat([regions * valid[:, :, None, None] * given_map, given_map], dim=1)
 
 
+def hide_one_of_complete(exists: Tensor, presence: Tensor) -> Tensor:
+    """Hide a contrast, at random, of each sample that has several and shows all: (B, M), (B, M) -> (B, M)."""
+    rows = ((presence >= exists).all(1) & (presence.sum(1) > 1)).nonzero().flatten()
+    shown = presence.clone()
+    if len(rows):
+        shown[rows, torch.multinomial(presence[rows], 1).squeeze(1)] = 0
+    return shown
+
+
 class DiffusionBatch:
     """Noisy latents of the hidden contrasts, guided by the frozen structure of the shown ones  (MSG-LDM, eq. 1).
 
@@ -103,11 +118,12 @@ class DiffusionBatch:
             batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
         )
         self.model.eval()
+        presence = hide_one_of_complete(exists, presence)
         region = region_input(regions, valid, self.region_prob) if self.region_mask else None
         fused = self.model.disentanglement.encode_structure(seen, presence, region).fused
         available = self.model.encode_available(seen, presence)
         sample, target = (exists * (1 - presence)).nonzero(as_tuple=True)
-        if not len(sample):  # a batch of complete exams: then a shown contrast is denoised, with its latent withheld
+        if not len(sample):  # a batch of single contrasts: each is denoised from its own structure, its latent withheld
             sample, target = torch.arange(len(image), device=image.device), presence.argmax(1)
             presence = presence.clone()
             presence[sample, target] = 0

@@ -100,6 +100,9 @@ class Stage:
             prepare_batch=prepare_batch,
             inferer=inferer,
             decollate=False,
+            # Adam skips what a batch does not use; given zeros instead it goes on with the momentum of earlier batches,
+            # which a resumed run, starting without gradients, does not.
+            optim_set_to_none=True,
         )
         self.evaluator = SupervisedEvaluator(
             device=device,
@@ -151,10 +154,12 @@ class Stage:
     def attach_handlers(self) -> None:
         """Give the engines their handlers; the order of those at the end of an epoch matters: validate, then save."""
         trainer, evaluator = self.trainer, self.evaluator
+        best = self.save_best()
         state = {
             "network": self.network,
             "loss": self.loss,
             "ema": self.ema.ema_model,
+            "best": best,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "trainer": trainer,
@@ -165,6 +170,7 @@ class Stage:
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda: self.network.train())
         LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(trainer)  # type: ignore[arg-type]
         self.ema.attach(trainer)
+        trainer.add_event_handler(Events.STARTED, self.place_ema)
         ProgressBar(desc=self.name, persist=True).attach(
             trainer, output_transform=lambda output: {"loss": output["loss"].item()}
         )
@@ -184,10 +190,10 @@ class Stage:
         StatsHandler(name=f"{__name__}.{self.name}", **metrics).attach(evaluator)
         TensorBoardStatsHandler(log_dir=str(self.folder), **metrics).attach(evaluator)
         Mosaic(str(self.folder), epoch).attach(evaluator)
-        evaluator.add_event_handler(Events.COMPLETED, self.save_best())
+        evaluator.add_event_handler(Events.COMPLETED, best)
         evaluator.add_event_handler(Events.COMPLETED, self.swap_ema)
 
-        saver = DiskSaver(str(self.folder), require_empty=False)  # atomic: a kill while it writes leaves the old file
+        saver = ReplacingSaver(str(self.folder), require_empty=False)
         trainer.add_event_handler(
             Events.EPOCH_COMPLETED, Checkpoint(state, saver, filename_pattern="last.pt", n_saved=1)
         )
@@ -197,6 +203,10 @@ class Stage:
         seed = self.seed + self.trainer.state.epoch
         torch.manual_seed(seed)
         set_rnd(self.train_loader.dataset, seed)
+
+    def place_ema(self) -> None:
+        """Let the warm-up of the average go on where the run was interrupted: its counter is in no checkpoint."""
+        self.ema.momentum_scheduler.event_index = self.trainer.state.iteration  # type: ignore[union-attr]
 
     def swap_ema(self) -> None:
         """Exchange the network's weights with their running average; twice is back again."""
@@ -210,11 +220,21 @@ class Stage:
         """Keep the weights (the average: it runs while they are exchanged) of the epoch with the best PSNR."""
         return Checkpoint(
             {"network": self.network},
-            DiskSaver(str(self.folder), require_empty=False),
+            ReplacingSaver(str(self.folder), require_empty=False),
             filename_pattern="best.pt",
             score_function=lambda evaluator: evaluator.state.metrics.get("psnr", float("-inf")),
             n_saved=1,
         )
+
+
+class ReplacingSaver(DiskSaver):
+    """Write a checkpoint over the one before in one step, so that a kill while it is written leaves the old one.
+
+    ignite's `Checkpoint` removes the old file first, even where the new one has its name.
+    """
+
+    def remove(self, filename: str) -> None:
+        """Leave the file: it is about to be replaced."""
 
 
 def save_atomically(state: dict[str, torch.Tensor], path: str | Path) -> None:

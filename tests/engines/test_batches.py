@@ -7,8 +7,10 @@ from bundle.engines.batches import (
     DisentanglementBatch,
     RegressionBatch,
     ValidationBatch,
+    hide_one_of_complete,
     region_input,
 )
+from bundle.errors import InputError
 from bundle.inferers.training import DenoisingInferer
 from bundle.networks.sampler import add_noise
 from tests.networks.models import tiny
@@ -162,3 +164,17 @@ def test_validation(score_shown):
     places = [tuple(place) for place in targets["counted"].nonzero().tolist()]
     assert places == ([tuple(p) for p in shown.nonzero().tolist()] if score_shown else HIDDEN)
     assert torch.equal(targets["image"], made["image"]) and torch.equal(targets["brain"], made["brain"])
+
+
+def test_a_complete_exam_loses_one_contrast_before_its_structure_is_encoded():
+    exists = torch.tensor([[1.0, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1]])
+    presence = torch.tensor([[1.0, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 1]])
+    drawn = torch.stack([hide_one_of_complete(exists, presence) for _ in range(200)])
+    assert (drawn.sum(2) == torch.tensor([3.0, 1, 1, 2])).all() and (drawn <= presence).all()
+    assert (drawn[:, 0].mean(0) < 1).all()  # each of the four is hidden at some time
+    assert torch.equal(drawn[:, 3], presence[3].expand(200, 4))  # something is hidden already
+
+
+def test_a_window_larger_than_the_slice_is_refused():
+    with pytest.raises(InputError, match="autoencoder_window 64 is larger than a slice"):
+        AutoencoderBatch(size=64).window(torch.rand(2, 32, 32), torch.ones(2), torch.ones(1, 32, 32))
