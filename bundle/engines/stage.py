@@ -28,6 +28,7 @@ from torch import nn
 from bundle.handlers.mosaic import Mosaic
 from bundle.handlers.target_quality import TargetQuality
 from bundle.networks.msg_ldm import MSGLDM
+from bundle.networks.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Stage:
     def run(self) -> None:
         """Train, resume, or load what was trained before."""
         if self.finished.is_file():
-            self.model.load_state_dict(torch.load(self.finished, map_location="cpu", weights_only=True))
+            load_weights(self.model, self.finished)
             logger.info(f"{self.name}: finished before, loaded {self.finished}")
             return
         self.folder.mkdir(parents=True, exist_ok=True)
