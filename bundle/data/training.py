@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ def training_and_validation(
         split_file: JSON file of subject names, see `load_split`; its `test` part is not used here.
         seed: of the split that is drawn where none is given.
 
+    Returns:
+        Items of `find_subjects`, each with the `stamps` of its files.
+
     Raises:
         InputError: no subject can be used or asked, or the split names subjects that are not there.
     """
@@ -43,7 +47,7 @@ def training_and_validation(
         if "fault" in item:
             logger.warning(f"{item['subject']} is left out: {item['fault']}")
         else:
-            items.append(item)
+            items.append({**item, "stamps": stamps(item)})
     if not items:
         raise InputError("no subject can be used", "Mend the faults listed above", dataset_dir)
     if split_file is not None:
@@ -68,3 +72,9 @@ def training_and_validation(
         )
     logger.info(f"{len(training)} subjects train, {len(asked)} validate")
     return training, asked
+
+
+def stamps(item: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Size in bytes and time of change in ns of each file of a subject: a cache whose key holds them sees new scans."""
+    files = {key: os.stat(value) for key, value in item.items() if isinstance(value, str) and os.path.isfile(value)}
+    return {key: (status.st_size, status.st_mtime_ns) for key, status in files.items()}

@@ -120,19 +120,24 @@ class DiffusionBatch:
         self.model.eval()
         presence = hide_one_of_complete(exists, presence)
         region = region_input(regions, valid, self.region_prob) if self.region_mask else None
-        fused = self.model.disentanglement.encode_structure(seen, presence, region).fused
+        structure = self.model.disentanglement.encode_structure(seen, presence, region)
         available = self.model.encode_available(seen, presence)
         sample, target = (exists * (1 - presence)).nonzero(as_tuple=True)
         if not len(sample):  # a batch of single contrasts: each is denoised from its own structure, its latent withheld
             sample, target = torch.arange(len(image), device=image.device), presence.argmax(1)
             presence = presence.clone()
             presence[sample, target] = 0
-        z_0 = self.model.encode(image[sample, target].unsqueeze(1))
+        wanted = torch.zeros_like(presence)
+        wanted[sample, target] = 1
+        made = self.model.disentanglement.reconstruct_unseen(structure, wanted)[sample, target].clamp(0, 1)
+        z_0, mean = self.model.encode(torch.cat([image[sample, target], made]).unsqueeze(1)).chunk(2)
         noise = torch.randn_like(z_0)
         t = torch.randint(len(self.model.alphas_cumprod), (len(z_0),), device=z_0.device)
-        z_t = add_noise(z_0, noise, self.model.alphas_cumprod[t])
+        alpha_bar = self.model.alphas_cumprod[t]
+        truth = self.model.diffusion.truth(z_0, noise, alpha_bar)
         self.model.diffusion.train()
-        return z_t, noise, (t, target, fused[sample], available[sample], presence[sample]), {}
+        condition = (structure.fused[sample], available[sample], presence[sample], mean)
+        return add_noise(z_0, noise, alpha_bar), truth, (t, target, *condition), {}
 
 
 class RegressionBatch:

@@ -33,11 +33,11 @@ class AutocastInferer(Inferer):
 
 
 class DenoisingInferer(AutocastInferer):
-    """Build the condition from F_s, the available latents and the presence mask, and predict the noise."""
+    """Build the condition from F_s, the available latents, the presence mask and the reconstruction, and predict."""
 
     def infer(self, inputs: Tensor, network: LatentDenoiser, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        t, target, fused, available, presence = args
-        return network(inputs, t, target, network.condition(fused, available, presence))
+        t, target, *guidance = args
+        return network(inputs, t, target, network.condition(*guidance))
 
 
 class AutoencodingInferer(AutocastInferer):

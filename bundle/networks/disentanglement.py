@@ -12,7 +12,7 @@ from bundle.networks.mmsf import MMSF
 from bundle.networks.msse import MSSE
 from bundle.networks.reconstruction import ReconstructionDecoder
 from bundle.networks.segmentation import SegmentationDecoder
-from bundle.networks.structure_encoder import StructureEncoders
+from bundle.networks.structure_encoder import JointEncoder, StructureEncoders
 from bundle.networks.style_encoder import StyleBank, StyleEncoder
 
 
@@ -23,7 +23,8 @@ class Structure:
     Attributes:
         fused: F_s, (B, c_L, H/2^(L-1), W/2^(L-1)).
         scales: F_1..F_L, finest first, (B, c_l, H/2^(l-1), W/2^(l-1)).
-        gates: w_j of each scale for the available pairs, contrast by contrast, (N, 1, H_l, W_l).
+        gates: w_j of each scale for the available pairs, contrast by contrast, (N, 1, H_l, W_l); none where the
+            contrasts are not encoded apart.
     """
 
     fused: Tensor
@@ -41,6 +42,10 @@ class Disentanglement(nn.Module):
         shared: one structure encoder for all contrasts instead of one each (the paper's form, `false`).
         skips: D_rec also sees F_1..F_{L-1}; `false` is the paper's form.
         hfib, msse: switches for the paper's ablations.
+        fusion_norm: normalise what MMSF fuses. Without it the structure keeps an unnormalised path from the given images
+            to D_rec, and with it their brightness, which says how bright the missing one is.
+        decoupled: `false` is the paper's ablation "w/o Decoupling+MMSF": one encoder of all contrasts at once, no gates
+            and no styles (zeros everywhere; L_sc has nothing to say). `shared` and `fusion_norm` then have no effect.
         num_heads: attention heads of MSSE.
         regions: number of lesion regions that D_seg predicts.
         region_mask: accept a lesion mask as a further condition (the paper's experiments). Its projection is added to
@@ -60,16 +65,24 @@ class Disentanglement(nn.Module):
         num_heads: int = 4,
         regions: int = 3,
         region_mask: bool = False,
+        fusion_norm: bool = False,
+        decoupled: bool = True,
     ) -> None:
         super().__init__()
         self.num_contrasts = num_contrasts
         self.divisor = 2 ** (len(channels) - 1)
         self.regions = regions
-        self.encoders = StructureEncoders(num_contrasts, channels, shared, hfib=hfib)
-        self.mmsf = nn.ModuleList(MMSF(c) for c in channels)
+        self.encoders: JointEncoder | StructureEncoders
+        if decoupled:
+            self.encoders = StructureEncoders(num_contrasts, channels, shared, hfib=hfib)
+        else:
+            self.encoders = JointEncoder(num_contrasts, channels, hfib)
+        norm = ("instance", {"affine": True}) if fusion_norm else None
+        self.mmsf = nn.ModuleList(MMSF(c, norm) for c in channels) if decoupled else None
         self.msse = MSSE(channels, num_heads) if msse else None
         self.region_projection = nn.Conv2d(regions, channels[-1], 3, padding=1, bias=False) if region_mask else None
-        self.style_encoders = nn.ModuleList(StyleEncoder(style_channels, style_dim) for _ in range(num_contrasts))
+        styles = num_contrasts if decoupled else 0
+        self.style_encoders = nn.ModuleList(StyleEncoder(style_channels, style_dim) for _ in range(styles))
         self.style_bank = StyleBank(num_contrasts, style_dim)
         self.decoders = nn.ModuleList(ReconstructionDecoder(channels, style_dim, skips) for _ in range(num_contrasts))
         self.segmentation = SegmentationDecoder(channels, regions)
@@ -91,15 +104,22 @@ class Disentanglement(nn.Module):
             raise ValueError(
                 f"image: {h}x{w} cannot be halved {times} times; pad both sides to multiples of {self.divisor}."
             )
-        encoded, sample = self.encoders(image, presence)
-        fused, gates = zip(*(mmsf(s, sample, presence) for mmsf, s in zip(self.mmsf, encoded)))
+        fused, gates = self._fuse(image, presence)
         f_s = self.msse(fused) if self.msse is not None else fused[-1]
         if region is not None:
             if self.region_projection is None:
                 raise ValueError("region: this model was made without a region mask (region_mask: false).")
             mask, given = region[:, : self.regions], region[:, self.regions :]
             f_s = f_s + self.region_projection(F.adaptive_avg_pool2d(mask * given, f_s.shape[2:]).to(f_s.dtype))
-        return Structure(f_s, list(fused), list(gates))
+        return Structure(f_s, fused, gates)
+
+    def _fuse(self, image: Tensor, presence: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """F_1..F_L and the gates of each scale."""
+        if self.mmsf is None:
+            return self.encoders(image, presence), []
+        encoded, sample = self.encoders(image, presence)
+        fused, gates = zip(*(mmsf(s, sample, presence) for mmsf, s in zip(self.mmsf, encoded)))
+        return list(fused), list(gates)
 
     def encode_style(self, image: Tensor, presence: Tensor) -> Tensor:
         """Styles (B, M, d) of the available contrasts, zeros elsewhere; absent images are never read."""
@@ -123,6 +143,10 @@ class Disentanglement(nn.Module):
                 scales = [f[rows] for f in structure.scales]
                 image[rows, j] = decoder(structure.fused[rows], scales, style[rows, j]).to(image.dtype).squeeze(1)
         return image
+
+    def reconstruct_unseen(self, structure: Structure, wanted: Tensor) -> Tensor:
+        """`reconstruct` for contrasts nobody has seen: their style is the running mean."""
+        return self.reconstruct(structure, self.style_bank.mean.expand(len(wanted), -1, -1), wanted)
 
     def forward(
         self, image: Tensor, presence: Tensor, wanted: Tensor, region: Tensor | None = None

@@ -44,11 +44,13 @@ class HFIB(nn.Module):
         b, c, h, w = content.shape
         sigma = self.sigma(content).float().reshape(b * c, 1)
         kernel = torch.softmax(-0.5 * (self.offsets / sigma) ** 2, dim=1)  # a normalised Gaussian is a softmax
-        kernel = (kernel[:, :, None] * kernel[:, None, :]).unsqueeze(1).to(content.dtype)
-        padded = F.pad(content, (self.radius,) * 4, mode="replicate")
-        # One group per sample and channel: every feature map is filtered with its own kernel.
-        low = F.conv2d(padded.reshape(1, b * c, *padded.shape[2:]), kernel, groups=b * c)
-        return low.reshape(b, c, h, w)
+        padded = F.pad(content, (self.radius,) * 4, mode="replicate").reshape(1, b * c, h + 2 * self.radius, -1)
+        # One group per sample and channel: every feature map is filtered with its own kernel, along one axis after the
+        # other. In float32: CPUs filter single channels half as fast in bfloat16.
+        with torch.autocast(content.device.type, enabled=False):
+            low = F.conv2d(padded.float(), kernel[:, None, :, None], groups=b * c)
+            low = F.conv2d(low, kernel[:, None, None, :], groups=b * c)
+        return low.reshape(b, c, h, w).to(content.dtype)
 
     def forward(self, content: Tensor) -> Tensor:
         """(B, c, H, W) -> (B, c, H, W)."""

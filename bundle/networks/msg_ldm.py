@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,16 +127,14 @@ class MSGLDM(nn.Module):
             chosen = torch.tensor([j in self.targets for j in range(m)], device=x.device)
             wanted = wanted * chosen
         structure = self.disentanglement.encode_structure(image, presence, region)
-        # Only missing contrasts are wanted, and their style is the running mean.
-        style = self.disentanglement.style_bank.mean.expand(x.shape[0], -1, -1)
-        made = self.disentanglement.reconstruct(structure, style, wanted).to(x.dtype)
+        made = self.disentanglement.reconstruct_unseen(structure, wanted).to(x.dtype)
         if self.mode == "sample":
             made = self.sample(image, presence, wanted, structure, made.clamp(0, 1))
         return torch.where(presence.bool()[:, :, None, None], image, made.clamp(0, 1))
 
     def sample(self, image: Tensor, presence: Tensor, wanted: Tensor, structure: Structure, made: Tensor) -> Tensor:
         """Diffusion sample of the wanted contrasts, started from their reconstruction `made` (B, M, H, W)."""
-        condition = self.diffusion.condition(structure.fused, self.encode_available(image, presence), presence)
+        available = self.encode_available(image, presence)
         start = round(self.start_level * (len(self.alphas_cumprod) - 1))
         steps = timesteps(start, self.num_steps)
         result = torch.zeros_like(made)
@@ -143,13 +142,18 @@ class MSGLDM(nn.Module):
             rows = wanted[:, j].nonzero().flatten()
             if not rows.numel():
                 continue
-            z_0 = self.encode(made[rows, j : j + 1]).float()
-            z_t = add_noise(z_0, self._noise(z_0), self.alphas_cumprod[start])
-            target = torch.full((len(rows),), j, device=made.device, dtype=torch.long)
-            rows_condition = condition[rows]
-            z = dpm_solver(lambda z, t: self.diffusion(z, t, target, rows_condition), z_t, self.alphas_cumprod, steps)  # noqa: B023
-            result[rows, j] = self.decode(z).to(made.dtype).squeeze(1)
+            mean = self.encode(made[rows, j : j + 1]).float()
+            z_t = add_noise(mean, self._noise(mean), self.alphas_cumprod[start])
+            condition = self.diffusion.condition(structure.fused[rows], available[rows], presence[rows], mean)
+            z_0 = dpm_solver(partial(self._clean, j, condition), z_t, self.alphas_cumprod, steps)
+            result[rows, j] = self.decode(z_0).to(made.dtype).squeeze(1)
         return result
+
+    def _clean(self, target: int, condition: Tensor, z_t: Tensor, t: int) -> Tensor:
+        """The clean latent of contrast `target` as the denoiser sees it at step t, (B, c, h, w) -> (B, c, h, w)."""
+        step, contrast = (torch.full((len(z_t),), n, device=z_t.device, dtype=torch.long) for n in (t, target))
+        prediction = self.diffusion(z_t, step, contrast, condition).to(z_t.dtype)
+        return self.diffusion.clean(prediction, z_t, self.alphas_cumprod[t])
 
     def _noise(self, like: Tensor) -> Tensor:
         """The same noise for every slice, drawn on the CPU so that it does not depend on the device."""

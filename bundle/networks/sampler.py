@@ -29,7 +29,7 @@ def add_noise(z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def dpm_solver(
-    predict_noise: Callable[[Tensor, Tensor], Tensor], z: Tensor, alphas_cumprod: Tensor, steps: list[int]
+    predict_clean: Callable[[Tensor, int], Tensor], z: Tensor, alphas_cumprod: Tensor, steps: list[int]
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): second order, one evaluation of the network per step.
 
@@ -37,7 +37,7 @@ def dpm_solver(
     subtracts 1000 // num_steps in `step`; the two disagree where the steps are few.
 
     Args:
-        predict_noise: (z_t, t (B,)) -> epsilon, both (B, c, h, w).
+        predict_clean: (z_t, t) -> what z_0 is thought to be, both (B, c, h, w).
         z: the latent at step `steps[0]`, (B, c, h, w).
         alphas_cumprod: alpha_bar of the T training steps, (T,).
         steps: descending time steps; from the last one the clean latent is predicted and returned.
@@ -47,8 +47,7 @@ def dpm_solver(
     log_snr = (alpha / sigma).log()
     previous, previous_h = z, torch.ones(())
     for k, t in enumerate(steps):
-        eps = predict_noise(z, torch.full((z.shape[0],), t, device=z.device, dtype=torch.long)).to(z.dtype)
-        z_0 = (z - float(sigma[k]) * eps) / float(alpha[k])
+        z_0 = predict_clean(z, t).to(z.dtype)
         if k + 1 == len(steps):
             break
         h = log_snr[k + 1] - log_snr[k]

@@ -20,6 +20,7 @@ class StructureEncoder(nn.Module):
             shifts the features of every scale in its own way (it starts as the identity).
         norm: normalisation, as MONAI names it.
         hfib: whether the high frequencies are injected (the paper's ablation "w/o HFIB" turns it off).
+        in_channels: channels of the image.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class StructureEncoder(nn.Module):
         num_contrasts: int = 1,
         norm: str | tuple = ("instance", {"affine": True}),
         hfib: bool = True,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
-        inputs = [1, *channels[:-1]]
+        inputs = [in_channels, *channels[:-1]]
         self.units = nn.ModuleList(
             ResidualUnit(2, i, o, strides=2 if k else 1, norm=norm, act=("leakyrelu", {"negative_slope": 0.01}))
             for k, (i, o) in enumerate(zip(inputs, channels))
@@ -42,13 +44,13 @@ class StructureEncoder(nn.Module):
             else None
         )
 
-    def forward(self, image: Tensor, contrast: int = 0) -> list[Tensor]:
-        """(B, 1, H, W) -> S^(1)..S^(L), (B, c_l, H/2^(l-1), W/2^(l-1))."""
+    def forward(self, image: Tensor, contrast: Tensor | None = None) -> list[Tensor]:
+        """(B, C, H, W) -> S^(1)..S^(L), (B, c_l, H/2^(l-1), W/2^(l-1)); a shared encoder needs `contrast`, (B,)."""
         scales, x = [], image
         for level, (unit, hfib) in enumerate(zip(self.units, self.hfib)):
             x = unit(x)
             if self.film is not None:
-                scale, shift = self.film[level][contrast].to(x.dtype)[:, None, None].chunk(2)
+                scale, shift = self.film[level][contrast].to(x.dtype)[:, :, None, None].chunk(2, dim=1)
                 x = x * (1 + scale) + shift
             x = hfib(x)
             scales.append(x)
@@ -92,13 +94,34 @@ class StructureEncoders(nn.Module):
             S_j of the scales 1..L for the N available (sample, contrast) pairs, each (N, c_l, H_l, W_l), contrast by
             contrast; and the sample in 0..B-1 that each pair belongs to, (N,).
         """
-        encoded, samples = [], []
-        for j in range(presence.shape[1]):
-            rows = presence[:, j].nonzero().flatten()
-            if rows.numel():
-                x = image[rows, j : j + 1]
-                encoded.append(self.encoders[0](x, j) if self.shared else self.encoders[j](x))
-                samples.append(rows)
-        if not encoded:
+        contrast, sample = presence.T.nonzero(as_tuple=True)
+        if not len(sample):
             raise ValueError("presence: no contrast is available in the whole batch, so there is nothing to encode.")
-        return [torch.cat(scale) for scale in zip(*encoded)], torch.cat(samples)
+        x = image[sample, contrast].unsqueeze(1)
+        if self.shared:
+            return self.encoders[0](x, contrast), sample
+        counts = presence.bool().sum(0).tolist()
+        encoded = [encoder(part) for encoder, part in zip(self.encoders, x.split(counts)) if len(part)]
+        return [torch.cat(scale) for scale in zip(*encoded)], sample
+
+
+class JointEncoder(nn.Module):
+    """One structure encoder of all contrasts at once: the paper's ablation "w/o Decoupling+MMSF".
+
+    It sees the M images, absent ones as zeros, and M presence maps; nothing is left to fuse.
+
+    Args:
+        num_contrasts: M.
+        channels, hfib: see `StructureEncoder`.
+    """
+
+    def __init__(self, num_contrasts: int, channels: Sequence[int], hfib: bool = True) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.encoder = StructureEncoder(channels, hfib=hfib, in_channels=2 * num_contrasts)
+
+    def forward(self, image: Tensor, presence: Tensor) -> list[Tensor]:
+        """image (B, M, H, W), never read where `presence` (B, M) is 0 -> F_1..F_L, (B, c_l, H_l, W_l)."""
+        there = presence.bool()[:, :, None, None].expand_as(image)
+        shown = torch.where(there, image, torch.zeros_like(image))
+        return self.encoder(torch.cat([shown, there.to(image.dtype)], dim=1))

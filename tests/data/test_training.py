@@ -1,7 +1,9 @@
 import json
 import logging
+import os
 
 import pytest
+from monai.data.utils import pickle_hashing
 
 from bundle.data.training import training_and_validation
 from bundle.errors import InputError
@@ -81,3 +83,14 @@ def test_contrasts_of_the_network_are_those_that_count(tmp_path):
     training, validation = training_and_validation(str(tmp_path), ["t1", "flair"])
     assert names(training) == ["s0", "s1"] and names(validation) == ["s1"]
     assert "t2" not in training[0]
+
+
+def test_a_scan_that_is_replaced_changes_the_key_of_the_cache(tmp_path):
+    write(tmp_path, ["t1", "flair"], ["t1", "flair"])
+    before, _ = training_and_validation(str(tmp_path), CONTRASTS)
+    scan = tmp_path / "s1" / "s1_t1.nii.gz"
+    scan.write_bytes((tmp_path / "s0" / "s0_t1.nii.gz").read_bytes())
+    os.utime(scan, ns=(1, 1))
+    after, _ = training_and_validation(str(tmp_path), CONTRASTS)
+    assert pickle_hashing(before[0]) == pickle_hashing(after[0])
+    assert pickle_hashing(before[1]) != pickle_hashing(after[1])

@@ -100,13 +100,13 @@ def diffusion_batch(model, made):
 
 def test_diffusion_never_sees_a_hidden_image():
     model, made = tiny(), batch()
-    z_t, noise, (t, target, *guidance), _ = diffusion_batch(model, made)
-    assert target.tolist() == [j for _, j in HIDDEN] and z_t.shape == noise.shape == (4, 3, 8, 8)
+    z_t, truth, (t, target, *guidance), _ = diffusion_batch(model, made)
+    assert target.tolist() == [j for _, j in HIDDEN] and z_t.shape == truth.shape == (4, 3, 8, 8)
     other = {**made, "image": made["image"].clone(), "seen": made["seen"].clone()}
     other["seen"][made["presence"] == 0] = torch.rand(32, 32)  # nothing hidden is looked at in what is seen
     other["image"][0, 2] = torch.rand(32, 32)  # the second of the four that are hidden
-    z_t2, noise2, (t2, target2, *guidance2), _ = diffusion_batch(model, other)
-    assert torch.equal(noise, noise2) and torch.equal(t, t2) and torch.equal(target, target2)
+    z_t2, _, (t2, target2, *guidance2), _ = diffusion_batch(model, other)
+    assert torch.equal(t, t2) and torch.equal(target, target2)
     for a, b in zip(guidance, guidance2, strict=True):
         assert torch.equal(a, b)
     differs = (z_t != z_t2).flatten(1).any(1).tolist()
@@ -117,10 +117,18 @@ def test_diffusion_never_sees_a_hidden_image():
 
 def test_diffusion_noises_the_latent_of_the_target():
     model, made = tiny(), batch()
-    z_t, noise, (t, target, fused, available, presence), _ = diffusion_batch(model, made)
+    z_t, v, (t, target, fused, available, presence, mean), _ = diffusion_batch(model, made)
     with torch.no_grad():
         z_0 = model.encode(torch.stack([made["image"][b, j] for b, j in HIDDEN]).unsqueeze(1))
+        structure = model.disentanglement.encode_structure(made["seen"], made["presence"])
+        made_up = model.disentanglement.reconstruct_unseen(structure, made["exists"] * (1 - made["presence"]))
+        of_mean = model.encode(torch.stack([made_up[b, j] for b, j in HIDDEN]).clamp(0, 1).unsqueeze(1))
+    assert torch.allclose(mean, of_mean, atol=1e-5) and not torch.allclose(mean, z_0, atol=1e-2)
+    a = model.alphas_cumprod[t].view(-1, 1, 1, 1)
+    assert torch.allclose(a.sqrt() * z_t - (1 - a).sqrt() * v, z_0, atol=1e-5)  # what v stands for
+    noise = (z_t - a.sqrt() * z_0) / (1 - a).sqrt()
     assert torch.allclose(z_t, add_noise(z_0, noise, model.alphas_cumprod[t]), atol=1e-6)
+    assert 0.8 < noise.std() < 1.2
     assert presence.tolist() == [PRESENCE[b] for b, _ in HIDDEN]
     assert t.min() >= 0 and t.max() < 1000
     assert not available[presence == 0].any() and available[presence == 1].flatten(1).any(1).all()
@@ -132,8 +140,8 @@ def test_diffusion_noises_the_latent_of_the_target():
 def test_diffusion_learns_from_complete_exams_too():
     """A batch in which nothing is hidden: one shown contrast of each is denoised, without its own latent."""
     model, made = tiny(), batch(EXISTS, EXISTS)
-    z_t, noise, args, _ = diffusion_batch(model, made)
-    t, target, fused, available, presence = args
+    z_t, _, args, _ = diffusion_batch(model, made)
+    t, target, fused, available, presence, mean = args
     assert len(z_t) == 3
     for b, j in enumerate(target.tolist()):
         assert EXISTS[b][j] == 1 and presence[b, j] == 0
@@ -141,7 +149,7 @@ def test_diffusion_learns_from_complete_exams_too():
     out = DenoisingInferer()(z_t, model.diffusion, *args)
     changed = available.clone()
     changed[range(3), target] += 1
-    assert torch.equal(out, DenoisingInferer()(z_t, model.diffusion, t, target, fused, changed, presence))
+    assert torch.equal(out, DenoisingInferer()(z_t, model.diffusion, t, target, fused, changed, presence, mean))
 
 
 def test_regression_sees_and_scores_what_the_model_does():
