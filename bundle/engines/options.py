@@ -141,3 +141,10 @@ def flag(name: str, value: Any) -> bool:
     if str(value).lower() not in known:
         raise InputError(f"{name} is {value!r}", f"Use --{name} true or --{name} false")
     return known[str(value).lower()]
+
+
+def check_switches(**values: Any) -> None:
+    """InputError unless each value is True or False: `true` arrives from the command line as text, which is always true."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is {value!r}", f"Use --{name} True or --{name} False")

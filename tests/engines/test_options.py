@@ -2,7 +2,7 @@
 
 import pytest
 
-from bundle.engines.options import SynthesisOptions, flag
+from bundle.engines.options import SynthesisOptions, check_switches, flag
 from bundle.errors import InputError
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
@@ -80,3 +80,9 @@ def test_flag(value, meaning):
 def test_no_flag(value):
     with pytest.raises(InputError, match="Use --overwrite true or --overwrite false"):
         flag("overwrite", value)
+
+
+def test_a_switch_that_is_text_is_refused():
+    check_switches(hfib=True, msse=False)
+    with pytest.raises(InputError, match="msse is 'false'. Use --msse True or --msse False"):
+        check_switches(hfib=True, msse="false")
