@@ -1,13 +1,21 @@
 # make demo: synthesise the missing contrasts of three generated subjects.   make test: run the tests.
 # Both make the environment .venv first (once); both need python3 (3.10 or newer), make and the package index.
+# make label STUDIES=DIR: serve a folder of scans with MONAI Label.   make test-label: test that.
+# Both make the environment .venv-label first (once); both need python3 from 3.10 to 3.12.
+# make bundle-zip: write the bundle for a release, as a folder and a zip file, into build/.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
+LABEL := .venv-label
+LABEL_PY := $(LABEL)/bin/python
+LABEL_PIP := $(LABEL_PY) -m pip --disable-pip-version-check
+LABEL_REQUIREMENTS := scripts/monai_label/requirements.txt
+
 .DELETE_ON_ERROR:
-.PHONY: env demo test lint clean help
+.PHONY: env demo test lint bundle-zip label-env label test-label clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -47,5 +55,25 @@ $(VENV)/.lint: $(VENV)/.installed
 	$(PIP) install -q -c constraints.txt -e '.[lint]'
 	@touch $@
 
+bundle-zip: $(VENV)/.installed
+	$(PY) -m scripts.make_zip --output_dir build
+
+label-env: $(LABEL)/.installed
+
+$(LABEL)/.installed: $(LABEL_REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
+		|| { echo "error: MONAI Label needs Python 3.10 to 3.12, which $(PYTHON) is not. Name another: PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear $(LABEL)
+	$(LABEL_PIP) install -q -c $< torch==2.13.0
+	$(LABEL_PIP) install -q --no-deps -r $<
+	@touch $@
+
+label: $(if $(STUDIES),$(LABEL)/.installed)
+	@test -n "$(STUDIES)" || { echo "error: no folder of scans is named. Name it: make label STUDIES=DIR"; exit 1; }
+	$(LABEL_PY) -m scripts.monai_label.start "$(STUDIES)"
+
+test-label: $(LABEL)/.installed
+	$(LABEL_PY) -m pytest tests/label
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -17,8 +17,8 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
-def bfloat16_is_fast(device: torch.device) -> bool:
+def bfloat16_is_fast(device: torch.device | str) -> bool:
     """Whether autocast to bfloat16 pays: on CUDA GPUs that have it and on CPUs with instructions for it."""
-    if device.type == "cuda":
+    if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
