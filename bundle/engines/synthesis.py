@@ -23,6 +23,7 @@ from tqdm import tqdm
 from bundle import __version__
 from bundle.data.output import as_json, is_done, prepare_output, staged, told, write_text, write_volume
 from bundle.data.qc import write_qc
+from bundle.engines.gates import GateMaps
 from bundle.engines.options import SynthesisOptions, flag
 from bundle.errors import InputError, input_error_in
 from bundle.networks.weights import sha256
@@ -54,6 +55,10 @@ class SynthesisEvaluator(Evaluator):
         dataset_dir, output_dir: folders of scans and of results.
         overwrite: process subjects again that are done.
         val_handlers: further ignite handlers; the record of a subject is ``engine.state.output``.
+        gate_maps: also write how far MMSF opens for each given contrast, see `GateMaps`.
+
+    Raises:
+        InputError: gate maps of a network that has no gates.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class SynthesisEvaluator(Evaluator):
         output_dir: str | Path,
         overwrite: bool | str = False,
         val_handlers: Sequence[Any] | None = None,
+        gate_maps: bool | str = False,
     ) -> None:
         super().__init__(device=device, val_data_loader=range(len(dataset)), val_handlers=val_handlers, decollate=False)
         self.logger.setLevel(logging.CRITICAL)  # ignite's own lines about its run: failures and Ctrl-C are told plainly
@@ -76,6 +82,7 @@ class SynthesisEvaluator(Evaluator):
         self.options, self.checksum = options, checksum
         self.dataset_dir, self.output_dir = Path(str(dataset_dir)), Path(str(output_dir))
         self.overwrite = flag("overwrite", overwrite)
+        self.gate_maps = GateMaps(network) if flag("gate_maps", gate_maps) else None
         self.records: list[dict[str, Any]] = []
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
@@ -133,6 +140,8 @@ class SynthesisEvaluator(Evaluator):
         data = self.dataset[index]
         clock.lap("preprocessing")
         pred, uncertainty = self.synthesise(data["image"], made)
+        if self.gate_maps is not None:
+            data["gates"] = MetaTensor(self.gates(data["image"], self.gate_maps))
         clock.lap("synthesis")
         data["pred"] = MetaTensor(pred)
         if uncertainty is not None:
@@ -141,6 +150,7 @@ class SynthesisEvaluator(Evaluator):
         clock.lap("postprocessing")
         warnings = [*data["warnings"], *self.cautions(made)]
         outdated = [f"{folder.name}_{name}_uncertainty.nii.gz" for name in made]
+        outdated += [f"{folder.name}_{name}_gate.nii.gz" for name in self.options.contrasts]
         with staged(folder, outdated) as aside:
             files = self.write_images(aside, data, item[data["reference"]], [*data["intensity"], *made], made)
             clock.lap("writing")
@@ -167,6 +177,7 @@ class SynthesisEvaluator(Evaluator):
             "targets": list(made),
             "weights_sha256": self.checksum,
             **self.options.claim(),
+            **({} if self.gate_maps is None else {"gate_maps": True}),  # results with them serve who asks for none
         }
 
     def synthesise(self, image: Tensor, made: Sequence[str]) -> tuple[Tensor, Tensor | None]:
@@ -191,14 +202,25 @@ class SynthesisEvaluator(Evaluator):
         result = first if options.mode == "sample" else mean
         return result, (squares / (options.samples - 1)).sqrt() if options.samples > 1 else None
 
+    def gates(self, image: Tensor, network: GateMaps) -> Tensor:
+        """How far the network opens for each given contrast, ``(C, H, W, D)``, of a stack ``(2C, H, W, D)``."""
+        with self.mode(self.network):
+            maps: Any = self.inferer(torch.as_tensor(image)[None].to(self.state.device), network)
+        return maps[0].cpu()
+
     def write_images(
         self, folder: Path, data: Mapping[str, Any], reference: str, shown: Sequence[str], made: Sequence[str]
     ) -> list[str]:
         """Write the volumes that were made and a picture of those shown into a folder; the names of the files."""
         subject, files = data["subject"], []
         channel = {name: number for number, name in enumerate(self.options.contrasts) if name in shown}
-        for key, ending in (("pred", "synth"), ("uncertainty", "uncertainty")):
-            for name in made if key in data else ():
+        given = list(data["intensity"])
+        for key, ending, names in (
+            ("pred", "synth", made),
+            ("uncertainty", "uncertainty", made),
+            ("gates", "gate", given),
+        ):
+            for name in names if key in data else ():
                 files.append(f"{subject}_{name}_{ending}.nii.gz")
                 volume = data[key][channel[name]].numpy()
                 write_volume(folder / files[-1], volume, reference, f"{name} {ending}, msg-ldm-bundle {__version__}")

@@ -12,9 +12,10 @@ import torch
 from monai.bundle import ConfigParser
 
 import bundle.engines.synthesis as synthesis
-from bundle.errors import InputError
+from bundle.errors import InputError, input_error_in
 from tests.engines.average import AverageNetwork
-from tests.phantom import affine_of, scan, write_subject
+from tests.networks.models import tiny
+from tests.phantom import affine_of, scan, within, world_of, write_subject
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inference.json"
 SHAPE = (64, 84, 20)
@@ -248,6 +249,39 @@ def test_given_mask(tmp_path, run):
     made = volume(tmp_path, "a", "t2_synth")
     assert "mask" in sidecar(tmp_path, "a")["inputs"]
     assert not made[mask == 0].any() and np.mean(made[mask == 1] > 0) > 0.9
+
+
+def test_gate_maps(tmp_path, run):
+    """Gates that are 1/2 everywhere: maps of the given contrasts, 1/2 in the brain, on the grid of the scan."""
+    shape = (64, 84, 4)
+    write_subject(tmp_path / "in" / "a", ["t1", "flair"], shape, affine := affine_of(shape, (1, 1, 3), "LPS"))
+    network = tiny()
+    for mmsf in network.disentanglement.mmsf:
+        for weights in (*mmsf.gate_own.parameters(), *mmsf.gate_context.parameters()):
+            torch.nn.init.zeros_(weights)
+    torch.save(network.state_dict(), tmp_path / "tiny.pt")
+    msgldm = {"network_def": network, "weights": str(tmp_path / "tiny.pt"), "amp": False}
+    gates = ["a_t1_gate.nii.gz", "a_flair_gate.nii.gz"]
+    assert "gate_maps" not in written(tmp_path, run(**msgldm)) and not (tmp_path / "out" / "a" / gates[0]).exists()
+    report = written(tmp_path, run(**msgldm, gate_maps="true"))
+    assert report["gate_maps"] is True and [name for name in report["files"] if "gate" in name] == gates
+    made = volume(tmp_path, "a", "t2_synth") > 0
+    for name in ("t1_gate", "flair_gate"):
+        maps = volume(tmp_path, "a", name)
+        assert maps[made] == pytest.approx(0.5, abs=1e-5) and not maps[within(world_of(shape, affine), 1.1) == 0].any()
+    # who asks for none is content with them; made anew without them, they go
+    assert statuses(run(**msgldm)) == {"a": "skipped"}
+    written(tmp_path, run(**msgldm, overwrite=True))
+    assert not (tmp_path / "out" / "a" / gates[0]).exists()
+    with pytest.raises((InputError, RuntimeError)) as error:  # MONAI wraps what is raised in a config
+        run(gate_maps=True)
+    assert "AverageNetwork has no gates with these settings. Leave --gate_maps out" in str(input_error_in(error.value))
+
+
+def written(tmp_path, evaluator):
+    """The sidecar of subject a, which was done."""
+    assert statuses(evaluator) == {"a": "done"}, evaluator.records
+    return sidecar(tmp_path, "a")
 
 
 def test_results_inside_the_scans(tmp_path, run):

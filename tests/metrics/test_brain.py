@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics import SSIMMetric
 from monai.metrics.regression import compute_ssim_and_cs
 from skimage.metrics import peak_signal_noise_ratio
 
-from bundle.metrics.brain import psnr, ssim
+from bundle.metrics.brain import psnr, ssim, ssim_brasyn, ssim_map, surroundings
 
 SHAPES = [(48, 40), (30, 34, 28)]
 
@@ -98,3 +99,43 @@ def test_half_precision_images_are_scored_in_full_precision():
     half = ssim(pred.half(), truth.half(), mask)
     assert half == pytest.approx(ssim(pred, truth, mask), abs=2e-3)
     assert np.isfinite(psnr(pred.half(), truth.half(), mask))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_map_of_ssim_serves_several_masks(shape):
+    pred, truth = pair(shape)
+    whole, part = torch.ones(shape, dtype=torch.bool), inner(shape, 10)
+    similarity = ssim_map(pred, truth, whole)
+    assert similarity.shape == truth.shape
+    for mask in (whole, part):
+        assert similarity[mask].mean().item() == pytest.approx(ssim(pred, truth, mask), abs=1e-5)
+    assert ssim_map(pred, truth, part)[(0,) * len(shape)].isnan()  # not computed there, and not to be used
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("largest", [1.0, 0.4])
+def test_ssim_of_brasyn_is_that_of_monai_on_masked_images(shape, largest):
+    pred, truth = (largest * image for image in pair(shape))
+    mask = inner(shape, 3)
+    mask[:2, 5:15] = True  # touches the border
+    data_range = max((pred * mask).max(), (truth * mask).max()).item()
+    metric = SSIMMetric(len(shape), data_range=data_range)  # leaves out what its window does not fit around
+    expected = metric((pred * mask)[None, None], (truth * mask)[None, None]).item()
+    assert ssim_brasyn(pred, truth, mask) == pytest.approx(expected, abs=1e-5)
+
+
+def test_ssim_of_brasyn_counts_what_is_outside_as_equal():
+    pred, truth = pair((30, 34, 28))
+    small, large = inner((30, 34, 28), 12), inner((30, 34, 28), 2)
+    assert ssim(pred, truth, small) < 0.9 < 0.98 < ssim_brasyn(pred, truth, small) < 1
+    assert ssim_brasyn(pred, truth, large) < 0.9
+    assert ssim_brasyn(torch.zeros(20, 20), torch.zeros(20, 20), torch.ones(20, 20)) == 1
+    with pytest.raises(ValueError, match="must exceed 10 voxels"):
+        ssim_brasyn(pred[..., :10], truth[..., :10], large[..., :10])
+
+
+def test_surroundings_end_at_the_border():
+    mask = torch.zeros(20, 9, dtype=torch.bool)
+    mask[4:7, 7] = True
+    assert surroundings(mask, 0) == (slice(4, 7), slice(7, 8))
+    assert mask[surroundings(mask, 5)].shape == (12, 7)
