@@ -42,8 +42,8 @@ class Disentanglement(nn.Module):
         shared: one structure encoder for all contrasts instead of one each (the paper's form, `false`).
         skips: D_rec also sees F_1..F_{L-1}; `false` is the paper's form.
         hfib, msse: switches for the paper's ablations.
-        fusion_norm: normalise what MMSF fuses. Without it the structure keeps an unnormalised path from the given images
-            to D_rec, and with it their brightness, which says how bright the missing one is.
+        fusion_norm: normalise what MMSF fuses. Without it the structure keeps an unnormalised path from the given
+            images to D_rec, and with it their brightness, which says how bright the missing one is.
         decoupled: `false` is the paper's ablation "w/o Decoupling+MMSF": one encoder of all contrasts at once, no gates
             and no styles (zeros everywhere; L_sc has nothing to say). `shared` and `fusion_norm` then have no effect.
         num_heads: attention heads of MSSE.
@@ -110,7 +110,8 @@ class Disentanglement(nn.Module):
             if self.region_projection is None:
                 raise ValueError("region: this model was made without a region mask (region_mask: false).")
             mask, given = region[:, : self.regions], region[:, self.regions :]
-            f_s = f_s + self.region_projection(F.adaptive_avg_pool2d(mask * given, f_s.shape[2:]).to(f_s.dtype))
+            h, w = f_s.shape[2:]
+            f_s = f_s + self.region_projection(F.adaptive_avg_pool2d(mask * given, (h, w)).to(f_s.dtype))
         return Structure(f_s, fused, gates)
 
     def _fuse(self, image: Tensor, presence: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -16,10 +16,10 @@ class MMSF(nn.Module):
 
     Args:
         channels: feature channels c of this scale.
-        norm: normalisation after the fusing convolution, as MONAI names it.
+        norm: normalisation after the fusing convolution, as MONAI names it; None: none.
     """
 
-    def __init__(self, channels: int, norm: str | tuple = ("instance", {"affine": True})) -> None:
+    def __init__(self, channels: int, norm: str | tuple | None = ("instance", {"affine": True})) -> None:
         super().__init__()
         self.gate_own = nn.Conv2d(channels, 1, kernel_size=1)
         self.gate_context = nn.Conv2d(channels + 1, 1, kernel_size=1)

@@ -17,38 +17,37 @@ class AggregatedResidualTransformer(nn.Module):
 
     Args:
         channels: of the features, in and out.
-        transformer: (B, N, hidden) -> (B, N, hidden); the blocks of a network share one, as in the paper.
         hidden_size: channels of a token; a multiple of 4.
     """
 
-    def __init__(self, channels: int, transformer: nn.Module, hidden_size: int) -> None:
+    def __init__(self, channels: int, hidden_size: int) -> None:
         super().__init__()
-        self.transformer, self.hidden_size = transformer, hidden_size
+        self.hidden_size = hidden_size
         self.down = Convolution(2, channels, hidden_size, strides=2)
         self.up = Convolution(2, hidden_size, channels, strides=2, is_transposed=True)
         self.compress = ResidualUnit(2, 2 * channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, h, w) -> the same; h and w are even."""
+    def forward(self, x: Tensor, transformer: nn.Module) -> Tensor:
+        """x (B, channels, h, w), h and w even; transformer (B, N, hidden) -> the same -> (B, channels, h, w)."""
         grid = self.down(x)
         size = list(grid.shape[2:])
         # Sines and cosines: the authors learn an embedding of one size, but the windows of the training have another.
         where = build_sincos_position_embedding(size, self.hidden_size, spatial_dims=2).to(grid)
-        tokens = self.transformer(grid.flatten(2).transpose(1, 2) + where)
+        tokens = transformer(grid.flatten(2).transpose(1, 2) + where)
         return self.compress(torch.cat([x, self.up(tokens.transpose(1, 2).unflatten(2, size))], dim=1))
 
 
 class ResViT(nn.Module):
-    """The generator of ResViT; two of its nine bottleneck blocks, the first and the sixth, hold a transformer.
+    """The generator of ResViT: nine residual blocks, the first and the sixth after an ART block; those share weights.
 
     Normalisation and activation are MONAI's defaults (instance norm, PReLU).
 
     Args:
         in_channels, out_channels: of the images.
         channels: after the first convolution; twice and four times as many where the image is halved.
-        hidden_size, mlp_dim, num_heads, num_layers: of the transformer.
-        num_blocks: bottleneck blocks.
-        transformer_blocks: those with a transformer, from 0.
+        hidden_size, mlp_dim, num_heads, num_layers: of the transformer, one for all ART blocks.
+        num_blocks: residual blocks.
+        transformed: those with an ART block before them, from 0.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class ResViT(nn.Module):
         num_heads: int = 4,
         num_layers: int = 4,
         num_blocks: int = 9,
-        transformer_blocks: tuple[int, ...] = (0, 5),
+        transformed: tuple[int, ...] = (0, 5),
     ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
@@ -69,15 +68,12 @@ class ResViT(nn.Module):
             Convolution(2, channels, 2 * channels, strides=2),
             Convolution(2, 2 * channels, 4 * channels, strides=2),
         )
-        layers = [
-            TransformerBlock(hidden_size, mlp_dim, num_heads, use_flash_attention=True) for _ in range(num_layers)
-        ]
-        transformer = nn.Sequential(*layers, nn.LayerNorm(hidden_size))
-        self.bottleneck = nn.Sequential()
-        for k in range(num_blocks):
-            if k in transformer_blocks:
-                self.bottleneck.append(AggregatedResidualTransformer(4 * channels, transformer, hidden_size))
-            self.bottleneck.append(ResidualUnit(2, 4 * channels, 4 * channels))
+        layers = [TransformerBlock(hidden_size, mlp_dim, num_heads) for _ in range(num_layers)]
+        self.transformer = nn.Sequential(*layers, nn.LayerNorm(hidden_size))
+        self.art = nn.ModuleDict(
+            {str(k): AggregatedResidualTransformer(4 * channels, hidden_size) for k in transformed}
+        )
+        self.residual = nn.ModuleList(ResidualUnit(2, 4 * channels, 4 * channels) for _ in range(num_blocks))
         self.decoder = nn.Sequential(
             Convolution(2, 4 * channels, 2 * channels, strides=2, is_transposed=True),
             Convolution(2, 2 * channels, channels, strides=2, is_transposed=True),
@@ -86,4 +82,9 @@ class ResViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W), unbounded; H and W are multiples of 8."""
-        return self.decoder(self.bottleneck(self.encoder(x)))
+        x = self.encoder(x)
+        for k, residual in enumerate(self.residual):
+            if str(k) in self.art:
+                x = self.art[str(k)](x, self.transformer)
+            x = residual(x)
+        return self.decoder(x)
