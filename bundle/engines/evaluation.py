@@ -139,7 +139,7 @@ class QualityEvaluator(SynthesisEvaluator):
             raise InputError(f"protocol is {protocol!r}", f"Use --protocol with some of {', '.join(PROTOCOLS)}")
         self.protocol = {name: PROTOCOLS[name] for name in PROTOCOLS if name in names}
         self.reference, self.scorer, self.fid_features = reference, scorer, fid_features
-        self.downstream, self.gates, self.settings = downstream, gates, dict(settings or {})
+        self.downstream, self.gate_report, self.settings = downstream, gates, dict(settings or {})
         self.measures = {**scorer.measures, **(SEGMENTED if downstream is not None else {})}
         self.rows: list[dict[str, Any]] = []
         self.calibrations: dict[str, Calibration] = defaultdict(Calibration)
@@ -258,7 +258,7 @@ class QualityEvaluator(SynthesisEvaluator):
         self, subject: Subject, given: Sequence[str], targets: Sequence[str]
     ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
         """Each target, made from the given contrasts in one go: its name, image and uncertainty ``(X, Y, Z)``."""
-        with self.gates or nullcontext():
+        with self.gate_report or nullcontext():
             images, deviations = self.synthesise(subject.hide(given), targets)
         for target in targets:
             channel = self.options.contrasts.index(target)
@@ -336,7 +336,7 @@ class QualityEvaluator(SynthesisEvaluator):
             "methods": {name: meaning for name, meaning in METHODS.items() if name in used},
             "reference_correlations": {f"{a} {b}": r for (a, b), r in self.floor.correlations.items()},
             "subjects": self.records,
-            "gates": self.gates.report() if self.gates is not None else [],
+            "gates": self.gate_report.report() if self.gate_report is not None else [],
             "fid": {target: fid.compute() for target, fid in self.fids.items()} or None,
             "calibration": {target: found.result() for target, found in self.calibrations.items()} or None,
             "results": self.rows,

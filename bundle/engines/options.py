@@ -144,7 +144,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def check_switches(**values: Any) -> None:
-    """InputError unless each value is True or False: `true` arrives from the command line as text, which is always true."""
+    """InputError unless each value is True or False: `true` arrives from the command line as text, never false."""
     for name, value in values.items():
         if not isinstance(value, bool):
             raise InputError(f"{name} is {value!r}", f"Use --{name} True or --{name} False")

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-
 PREDICTIONS = ("v", "noise")
 
 

@@ -8,7 +8,13 @@ import torch
 from bundle.networks.latent_denoiser import LatentDenoiser
 from bundle.networks.sampler import add_noise
 
-SIZE = {"channels": (8, 16), "attention_levels": (False, False), "norm_num_groups": 4, "num_head_channels": 8, "guidance_channels": 4}
+SIZE = {
+    "channels": (8, 16),
+    "attention_levels": (False, False),
+    "norm_num_groups": 4,
+    "num_head_channels": 8,
+    "guidance_channels": 4,
+}
 
 
 def denoiser(**options: object) -> LatentDenoiser:

@@ -272,4 +272,4 @@ def test_a_study_as_the_user_types_it(tmp_path):
     assert results["reference_subjects"] == ["a"] and study.FLOORS["copy"] in cells(done.stdout)
     assert line[2].startswith(f"{flair['dice']:.3f}") and results["gates"] == []
     assert (tmp_path / "out/table.md").read_text().startswith("# Ablations: 1 subject\n")
-    assert len(list((tmp_path / "out/cache").iterdir())) == 2 and not (tmp_path / "out/no_decoupling/cache").exists()
+    assert len(list((tmp_path / "out/cache").iterdir())) == 1 and not (tmp_path / "out/no_decoupling/cache").exists()
