@@ -13,7 +13,7 @@ from bundle.data.contrasts import Contrast
 from bundle.errors import InputError
 
 SCAN_SUFFIXES = (".nii.gz", ".nii")
-OWN_RESULTS = ("_synth", "_uncertainty")
+OWN_RESULTS = ("_synth", "_uncertainty", "_gate")
 UNKNOWN = "unknown"
 UNUSED = "unused"  # known, and known not to be wanted
 

@@ -463,7 +463,7 @@ def test_config_agrees_with_inference():
     chains = [
         [step["_target_"] for step in config["preprocessing"]["transforms"]] for config in (evaluation, inference)
     ]
-    assert chains[0] == chains[1]
+    assert chains[1][0].endswith("FindExamd") and chains[0] == chains[1][1:]  # of a viewer, which names one scan
 
 
 def test_properties(tmp_path, scored, monkeypatch):
