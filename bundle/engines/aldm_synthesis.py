@@ -1,0 +1,71 @@
+"""Inference of ALDM: the mean over the sources and, if asked for, what each of them alone makes of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bundle import __version__
+from bundle.data.output import write_volume
+from bundle.engines.options import flag
+from bundle.engines.synthesis import SynthesisEvaluator
+
+
+class TranslationEvaluator(SynthesisEvaluator):
+    """`SynthesisEvaluator` that can also write what each source alone makes of a target.
+
+    The files are `<subject>_<target>_from_<source>_synth.nii.gz`, made with the seeds and the mode of the result, by a
+    further call of the network per source: the work doubles.
+
+    Args:
+        each_source: whether they are written, where a subject has several sources.
+        options: those of `SynthesisEvaluator`.
+    """
+
+    def __init__(self, *args: Any, each_source: bool | str = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.each_source = flag("each_source", each_source)
+
+    def claim(self, item: Mapping[str, Any], given: Sequence[str], made: Sequence[str]) -> dict[str, Any]:
+        """See `SynthesisEvaluator`; results with the single predictions serve who asks for none."""
+        return {**super().claim(item, given, made), **({"each_source": True} if self.each_source else {})}
+
+    def synthesise(self, image: Tensor, made: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """See `SynthesisEvaluator`; the single predictions follow as further channels, source by source."""
+        pred, uncertainty = super().synthesise(image, made)
+        self.sources = self.present(image) if self.each_source else []
+        if len(self.sources) < 2:
+            self.sources = []
+            return pred, uncertainty
+        channels = [self.options.contrasts.index(name) for name in made]
+        alone = [super(TranslationEvaluator, self).synthesise(self.only(image, name), made)[0] for name in self.sources]
+        return torch.cat([pred, *(each[channels] for each in alone)]), uncertainty
+
+    def present(self, image: Tensor) -> list[str]:
+        """The contrasts that a stack (2C, X, Y, Z) holds."""
+        count = len(self.options.contrasts)
+        there = torch.as_tensor(image)[count:].flatten(1).any(1).tolist()
+        return [name for name, present in zip(self.options.contrasts, there) if present]
+
+    def only(self, image: Tensor, source: str) -> Tensor:
+        """The stack with one contrast alone."""
+        keep = torch.tensor([name == source for name in self.options.contrasts]).repeat(2)
+        return torch.as_tensor(image) * keep[:, None, None, None]
+
+    def write_images(
+        self, folder: Path, data: Mapping[str, Any], reference: str, shown: Sequence[str], made: Sequence[str]
+    ) -> list[str]:
+        """See `SynthesisEvaluator`."""
+        files = super().write_images(folder, data, reference, shown, made)
+        channel = len(self.options.contrasts)
+        for source in self.sources:
+            for name in made:
+                files.append(f"{data['subject']}_{name}_from_{source}_synth.nii.gz")
+                told = f"{name} from {source}, msg-ldm-bundle {__version__}"
+                write_volume(folder / files[-1], data["pred"][channel].numpy(), reference, told)
+                channel += 1
+        return files

@@ -1,0 +1,107 @@
+"""How the engines call the networks of ALDM: whole volumes, in training, validation and inference.
+
+The handlers of validation look at slices. A volume passes through its engine as a batch of axial slices, the middle one
+first, since the first of a batch are what is pictured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms import CropForeground
+from torch import Tensor
+
+from bundle.inferers.training import AutocastInferer
+from bundle.networks.aldm import ALDM
+from bundle.networks.ms_spade import MSSPADE
+
+
+def order(depth: int) -> Tensor:
+    """Numbers of the slices of a volume, the middle ones first: (D,)."""
+    return (torch.arange(depth) - depth // 2).abs().argsort(stable=True)
+
+
+def as_slices(volume: Tensor) -> Tensor:
+    """(1, C, H, W, D) -> (D, C, H, W)."""
+    return volume[0].movedim(-1, 0)[order(volume.shape[-1]).to(volume.device)]
+
+
+def as_volume(slices: Tensor) -> Tensor:
+    """The inverse of `as_slices`."""
+    return slices[order(len(slices)).argsort().to(slices.device)].movedim(0, -1)[None]
+
+
+class TranslationInferer(AutocastInferer):
+    """Turn latents into the target's by MS-SPADE, and the result back into the source's."""
+
+    def infer(self, inputs: Tensor, network: MSSPADE, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        source, target = args
+        like = network(inputs, target)
+        return like, network(like, source)
+
+
+class AutoencodingVolumeInferer(AutocastInferer):
+    """Encode and decode the contrast that is shown: the ceiling of everything that is decoded from a latent."""
+
+    def infer(self, inputs: Tensor, network: ALDM, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        return as_slices(network.rebuild(as_volume(inputs)))
+
+
+class SynthesisVolumeInferer(AutocastInferer):
+    """Complete an exam given as slices, in a given mode, whatever mode the network is in otherwise.
+
+    Args:
+        mode: "mean" or "sample".
+    """
+
+    def __init__(self, mode: str, amp: bool = False) -> None:
+        super().__init__(amp)
+        self.mode = mode
+
+    def infer(self, inputs: Tensor, network: ALDM, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        before, network.mode = network.mode, self.mode
+        try:
+            return as_slices(network(as_volume(inputs)))
+        finally:
+            network.mode = before
+
+
+class WholeVolumeInferer(Inferer):
+    """Run a 3-D network on the box of the brain, as a whole.
+
+    The box is that of what is not zero, widened to multiples of the network's `divisor`: the normalisations in the
+    network see as much background as in training, and nothing is computed far from the brain.
+
+    Args:
+        amp: compute in bfloat16 where torch's autocast finds it safe.
+    """
+
+    def __init__(self, amp: bool = False) -> None:
+        self.amp = amp
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Complete a volume.
+
+        Args:
+            inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
+            network: maps ``(1, 2C, h, w, d)`` to ``(1, C, h, w, d)``; has the attribute `divisor`.
+            args, kwargs: passed on to the network.
+
+        Returns:
+            ``(1, C, H, W, D)``, float32, on the device of ``inputs``; 0 outside the box.
+        """
+        if inputs.shape[0] != 1:
+            raise ValueError(f"inputs: a batch of {inputs.shape[0]} volumes, but only 1 is taken at a time.")
+        volume = torch.as_tensor(inputs)[0]
+        count = volume.shape[0] // 2
+        crop = CropForeground(channel_indices=list(range(count)), k_divisible=network.divisor)  # type: ignore[attr-defined]
+        box = crop(MetaTensor(volume))
+        given = torch.as_tensor(box)
+        given[count:] = volume[count:].amax((1, 2, 3))[:, None, None, None]  # padding put zeros into the presence maps
+        with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
+            made = network(given[None].contiguous(), *args, **kwargs)[0].float()
+        return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()[None]  # type: ignore[attr-defined]

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from bundle.inferers.aldm import (
+    AutoencodingVolumeInferer,
+    SynthesisVolumeInferer,
+    TranslationInferer,
+    WholeVolumeInferer,
+    as_slices,
+    as_volume,
+)
+from tests.networks.aldm_models import exam, tiny
+
+
+def test_slices_and_back():
+    volume = torch.rand(1, 3, 4, 5, 7)
+    slices = as_slices(volume)
+    assert slices.shape == (7, 3, 4, 5) and torch.equal(slices[0], volume[0, ..., 3])
+    assert torch.equal(as_volume(slices), volume)
+
+
+@pytest.mark.parametrize("mode", ["mean", "sample"])
+def test_a_volume_of_slices_is_completed_as_a_volume(mode):
+    model, x = tiny(), exam(16, given=(1,))
+    model.mode = "mean"
+    with torch.no_grad():
+        made = SynthesisVolumeInferer(mode)(as_slices(x), model)
+        assert model.mode == "mean"
+        model.mode = mode
+        assert torch.equal(as_volume(made), model(x))
+
+
+def test_what_is_shown_is_encoded_and_decoded():
+    model, x = tiny(), exam(16, given=(2,))
+    with torch.no_grad():
+        made = as_volume(AutoencodingVolumeInferer()(as_slices(x), model))
+        torch.testing.assert_close(made[:, 2:3], model.autoencoder(x[:, 2:3])[0].clamp(0, 1))
+    assert not made[:, [0, 1, 3]].any()
+
+
+def test_there_and_back():
+    model, z = tiny(), torch.randn(2, 3, 4, 4, 4)
+    source, target = torch.tensor([0, 1]), torch.tensor([3, 2])
+    like, back = TranslationInferer()(z, model.ms_spade, source, target)
+    assert torch.equal(like, model.ms_spade(z, target)) and torch.equal(back, model.ms_spade(like, source))
+
+
+class Seen(torch.nn.Module):
+    """Notes what it is given, and returns its images plus 1."""
+
+    divisor = 8
+
+    def forward(self, x):
+        self.x = x.clone()
+        return x[:, : x.shape[1] // 2] + 1
+
+
+def test_the_network_sees_the_box_of_the_brain_as_a_whole():
+    volume, network = torch.zeros(1, 4, 30, 40, 21), Seen()
+    volume[:, 0, 5:25, 8:31, 2:19] = torch.rand(20, 23, 17) + 0.1
+    volume[:, 2] = 1
+    made = WholeVolumeInferer()(volume, network)
+    assert made.shape == (1, 2, 30, 40, 21) and made.dtype == torch.float32
+    assert network.x.shape == (1, 4, 24, 24, 24)  # 20 x 23 x 17, widened to multiples of 8
+    assert (network.x[:, 2] == 1).all() and not network.x[:, [1, 3]].any()
+    torch.testing.assert_close(network.x[:, 0].sum(), volume[:, 0].sum())
+    inside = volume[:, 0] > 0
+    torch.testing.assert_close(made[:, 0][inside], volume[:, 0][inside] + 1)  # every voxel comes back to its place
+    assert made[:, 1][inside].eq(1).all()
+    assert not made[:, :, 0].any() and not made[..., 39, :].any()
+
+
+def test_a_brain_at_the_border_is_padded():
+    volume, network = torch.zeros(1, 2, 9, 9, 9), Seen()
+    volume[:, 0], volume[:, 1] = torch.rand(9, 9, 9) + 0.1, 1
+    made = WholeVolumeInferer()(volume, network)
+    assert network.x.shape == (1, 2, 16, 16, 16) and (network.x[:, 1] == 1).all()
+    torch.testing.assert_close(made[:, 0], volume[:, 0] + 1)
+
+
+def test_one_volume_at_a_time():
+    with pytest.raises(ValueError, match="a batch of 2"):
+        WholeVolumeInferer()(torch.zeros(2, 2, 8, 8, 8), Seen())
