@@ -18,6 +18,7 @@ CONTENTS = (
     "LICENSE",
     "bundle/**/*.py",
     "bundle/**/*.json",
+    "bundle/data/viewer/*",
     "configs/**/*.json",
     "configs/logging.conf",
     "docs/README.md",

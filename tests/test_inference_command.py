@@ -91,7 +91,7 @@ def test_every_subject_is_accounted_for(many):
     assert "circle/circle: is a link" in rows["circle"]["reason"] and "photo_x.nii.gz" in rows["photo"]["reason"]
     assert len(json.loads((folder / "out" / "summary.json").read_text("utf-8"))) == 7
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
-        "Jos\u00e9 M\u00fcller 1", "flat LPS", "summary.csv", "summary.json"
+        "Jos\u00e9 M\u00fcller 1", "flat LPS", "report.html", "summary.csv", "summary.json"
     ]  # fmt: skip
 
 
