@@ -68,7 +68,12 @@ def test_missing_contrasts_are_made(tmp_path, run):
     evaluator.exit_on_failure()
     names = ["a.json", "a_qc.png", "a_t1ce_synth.nii.gz", "a_t2_synth.nii.gz"]
     assert sorted(path.name for path in (tmp_path / "out" / "a").iterdir()) == names
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "summary.csv", "summary.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a",
+        "report.html",
+        "summary.csv",
+        "summary.json",
+    ]
 
     # both scans show the same, so their average shows it too: in the unit scale, 0 outside the brain
     truth = nib.load(paths["t1"]).get_fdata()
@@ -199,7 +204,12 @@ def test_disk_full(tmp_path, run, monkeypatch):
     evaluator = run()
     assert statuses(evaluator) == {"a": "failed", "b": "done"}
     assert "no space is left. Free some" in evaluator.records[0]["reason"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b", "summary.csv", "summary.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "b",
+        "report.html",
+        "summary.csv",
+        "summary.json",
+    ]
     monkeypatch.undo()
     assert statuses(run()) == {"a": "done", "b": "skipped"}
 

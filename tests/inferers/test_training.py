@@ -54,17 +54,22 @@ def test_denoising_asks_the_guidance_and_trains_its_projection():
     fused, available = torch.rand(2, 16, 4, 4), torch.rand(2, 4, 3, 8, 8)
     presence = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
     z, t, target = torch.rand(2, 3, 8, 8), torch.tensor([3, 900]), torch.tensor([1, 3])
+    mean = torch.rand(2, 3, 8, 8)
     # convolutions of MONAI's UNet start at zero: an untrained one says nothing
     for parameter in model.diffusion.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
-    out = DenoisingInferer()(z, model.diffusion, t, target, fused, available, presence)
+    out = DenoisingInferer()(z, model.diffusion, t, target, fused, available, presence, mean)
     assert out.shape == z.shape
     out.square().sum().backward()
     assert model.diffusion.guidance.weight.grad.abs().sum() > 0
     other = available.clone()
     other[presence == 0] = 9
     with torch.no_grad():
-        assert torch.equal(DenoisingInferer()(z, model.diffusion, t, target, fused, other, presence), out)
-        assert not torch.equal(DenoisingInferer()(z, model.diffusion, t, target, fused + 1, available, presence), out)
-        assert not torch.equal(DenoisingInferer()(z, model.diffusion, t, 3 - target, fused, available, presence), out)
+        assert torch.equal(DenoisingInferer()(z, model.diffusion, t, target, fused, other, presence, mean), out)
+        assert not torch.equal(
+            DenoisingInferer()(z, model.diffusion, t, target, fused + 1, available, presence, mean), out
+        )
+        assert not torch.equal(
+            DenoisingInferer()(z, model.diffusion, t, 3 - target, fused, available, presence, mean), out
+        )
