@@ -9,6 +9,7 @@ import torch
 from monai.handlers import TensorBoardStatsHandler
 from monai.optimizers import WarmupCosineSchedule
 
+from bundle.engines.ranks import is_first
 from bundle.engines.stage import Stage
 from bundle.losses.adversarial import AdversarialLoss
 
@@ -50,9 +51,10 @@ class AdversarialStage(Stage):
     def attach_handlers(self) -> None:
         """Those of `Stage`, and the terms of the loss in TensorBoard."""
         super().attach_handlers()
-        TensorBoardStatsHandler(
-            log_dir=str(self.folder), epoch_log=False, output_transform=lambda _: self.loss.terms
-        ).attach(self.trainer)
+        if is_first():
+            TensorBoardStatsHandler(
+                log_dir=str(self.folder), epoch_log=False, output_transform=lambda _: self.loss.terms
+            ).attach(self.trainer)
 
     def seed_epoch(self) -> None:
         """See `Stage`; also tell how far the training has come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 
@@ -10,9 +11,9 @@ logger = logging.getLogger(__name__)
 
 
 def pick_device() -> torch.device:
-    """The first CUDA device, or the CPU, which is said in one line of the log."""
+    """The first CUDA device (torchrun: this process's own), or the CPU, which is said in one line of the log."""
     if torch.cuda.is_available():
-        return torch.device("cuda:0")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     logger.info(f"no CUDA device: computing on the CPU with {torch.get_num_threads()} threads")
     return torch.device("cpu")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Events
 from ignite.handlers import Checkpoint, DiskSaver, EMAHandler
@@ -24,7 +25,9 @@ from monai.handlers import (
 from monai.inferers import Inferer
 from monai.optimizers import WarmupCosineSchedule
 from torch import nn
+from torch.utils.data import DistributedSampler
 
+from bundle.engines.ranks import average, copy_from_first, is_first
 from bundle.handlers.mosaic import Mosaic
 from bundle.handlers.target_quality import TargetQuality
 from bundle.networks.msg_ldm import MSGLDM
@@ -32,9 +35,14 @@ from bundle.networks.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
+SEEDS_APART = 1_000_003  # of two ranks: more than there are epochs
+
 
 class Stage:
-    """Train one part of the model.
+    """Train one part of the model, in one process or in several (see `ranks`).
+
+    Of several processes each sees its share of a batch, and their gradients are averaged before every step. Rank 0
+    alone validates, logs and saves, so a training may go on with another number of processes.
 
     `run` does nothing but load the result where the stage has finished before, goes on from its last checkpoint where
     it was interrupted, and otherwise starts. Files, below `output_dir`/`name`:
@@ -60,6 +68,7 @@ class Stage:
         val_interval: epochs between validations.
         seed: with the epoch's number it decides shuffling and augmentation, also after a resume.
         on_finish: called with the model when the stage has finished, before the model is saved.
+        accumulation: batches whose gradients are averaged for one step.
     """
 
     def __init__(
@@ -82,6 +91,7 @@ class Stage:
         val_interval: int = 1,
         seed: int = 0,
         on_finish: Callable[[MSGLDM], None] | None = None,
+        accumulation: int = 1,
     ) -> None:
         self.name, self.model, self.network, self.loss = name, model.to(device), network, loss.to(device)
         self.folder = Path(output_dir) / name
@@ -101,6 +111,7 @@ class Stage:
             prepare_batch=prepare_batch,
             inferer=inferer,
             decollate=False,
+            accumulation_steps=accumulation,
             # Adam skips what a batch does not use; given zeros instead it goes on with the momentum of earlier batches,
             # which a resumed run, starting without gradients, does not.
             optim_set_to_none=True,
@@ -128,14 +139,18 @@ class Stage:
             logger.info(f"{self.name}: finished before, loaded {self.finished}")
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        copy_from_first(self.model, self.loss)
         self.attach_handlers()
         if not self.ended():
             self.trainer.run()
         self.swap_ema()
         if self.on_finish is not None:
             self.on_finish(self.model)
-        save_atomically(self.model.state_dict(), self.finished)
-        logger.info(f"{self.name}: finished, saved {self.finished}")
+        copy_from_first(self.model)
+        if is_first():
+            save_atomically(self.model.state_dict(), self.finished)
+            logger.info(f"{self.name}: finished, saved {self.finished}")
+        idist.barrier()
 
     def ended(self) -> bool:
         """Whether the last checkpoint is that of the last epoch (the kill came between it and `finished.pt`)."""
@@ -154,7 +169,7 @@ class Stage:
 
     def attach_handlers(self) -> None:
         """Give the engines their handlers; the order of those at the end of an epoch matters: validate, then save."""
-        trainer, evaluator = self.trainer, self.evaluator
+        trainer = self.trainer
         best = self.save_best()
         state = {
             "network": self.network,
@@ -170,8 +185,19 @@ class Stage:
         trainer.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda: self.network.train())
         LrScheduleHandler(self.schedule, print_lr=False, epoch_level=False).attach(trainer)  # type: ignore[arg-type]
+        self.optimizer.register_step_pre_hook(lambda *_: average([self.network, self.loss]))
         self.ema.attach(trainer)
         trainer.add_event_handler(Events.STARTED, self.place_ema)
+        if is_first():
+            self.attach_logs(best)
+        saver = ReplacingSaver(str(self.folder), require_empty=False)
+        trainer.add_event_handler(
+            Events.EPOCH_COMPLETED, Checkpoint(state, saver, filename_pattern="last.pt", n_saved=1)
+        )
+
+    def attach_logs(self, best: Checkpoint) -> None:
+        """Give the engines the handlers that show, validate and keep the best."""
+        trainer, evaluator = self.trainer, self.evaluator
         ProgressBar(desc=self.name, persist=True).attach(
             trainer, output_transform=lambda output: {"loss": output["loss"].item()}
         )
@@ -194,14 +220,15 @@ class Stage:
         evaluator.add_event_handler(Events.COMPLETED, best)
         evaluator.add_event_handler(Events.COMPLETED, self.swap_ema)
 
-        saver = ReplacingSaver(str(self.folder), require_empty=False)
-        trainer.add_event_handler(
-            Events.EPOCH_COMPLETED, Checkpoint(state, saver, filename_pattern="last.pt", n_saved=1)
-        )
-
     def seed_epoch(self) -> None:
-        """The same epoch draws the same numbers, whether or not the run was interrupted before it."""
+        """The same epoch draws the same numbers, whether or not the run was interrupted before it.
+
+        Processes draw different numbers, but for the order of the subjects, of which each takes its share.
+        """
         seed = self.seed + self.trainer.state.epoch
+        if isinstance(self.train_loader.sampler, DistributedSampler):
+            self.train_loader.sampler.set_epoch(seed)
+        seed += SEEDS_APART * idist.get_rank()
         torch.manual_seed(seed)
         set_rnd(self.train_loader.dataset, seed)
 
@@ -274,5 +301,6 @@ class LatentScale:
 
 def export(model: MSGLDM, path: str) -> None:
     """Write the inference weights: the plain state dict of the network_def."""
-    save_atomically(model.state_dict(), path)
-    logger.info(f"inference weights: {path} ({os.path.getsize(path) / 2**20:.1f} MiB)")
+    if is_first():
+        save_atomically(model.state_dict(), path)
+        logger.info(f"inference weights: {path} ({os.path.getsize(path) / 2**20:.1f} MiB)")

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import Dataset, MetaTensor
 from monai.engines import Evaluator
 from monai.inferers import Inferer
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from bundle import __version__
 from bundle.data.output import as_json, is_done, prepare_output, staged, told, write_text, write_volume
 from bundle.data.qc import write_qc
+from bundle.engines import ranks
 from bundle.engines.gates import GateMaps
 from bundle.engines.options import SynthesisOptions, flag
 from bundle.errors import InputError, input_error_in
@@ -76,7 +78,9 @@ class SynthesisEvaluator(Evaluator):
         val_handlers: Sequence[Any] | None = None,
         gate_maps: bool | str = False,
     ) -> None:
-        super().__init__(device=device, val_data_loader=range(len(dataset)), val_handlers=val_handlers, decollate=False)
+        ranks.join()
+        numbers = ranks.share_numbers(len(dataset))
+        super().__init__(device=device, val_data_loader=numbers, val_handlers=val_handlers, decollate=False)
         self.logger.setLevel(logging.CRITICAL)  # ignite's own lines about its run: failures and Ctrl-C are told plainly
         self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
         self.options, self.checksum = options, checksum
@@ -84,20 +88,36 @@ class SynthesisEvaluator(Evaluator):
         self.overwrite = flag("overwrite", overwrite)
         self.gate_maps = GateMaps(network) if flag("gate_maps", gate_maps) else None
         self.records: list[dict[str, Any]] = []
+        self.add_event_handler(Events.EPOCH_COMPLETED, self.gather_records)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Process all subjects, then write summary.json and summary.csv, also where the run is interrupted."""
-        prepare_output(self.output_dir, self.dataset_dir)
+        """Process all subjects, then write summary.json and summary.csv, also where the run is interrupted.
+
+        Where torchrun started several processes they share the subjects, and rank 0 writes the summary of them all; one
+        that is interrupted does not wait for the others.
+        """
+        if ranks.is_first():
+            prepare_output(self.output_dir, self.dataset_dir)
+        idist.barrier()
         self.records = []
         try:
             with tqdm(total=len(self.dataset), desc="subjects", unit="subject", disable=None) as self.bar:
                 super().run(global_epoch)
         finally:
-            self.write_summary()
+            if ranks.is_first():
+                self.write_summary()
+        idist.barrier()  # torchrun ends all processes when one ends with a failure
+
+    def gather_records(self) -> None:
+        """Give each process the records of all, in the order of the subjects."""
+        order = {item["subject"]: number for number, item in enumerate(self.dataset.data)}
+        self.records = sorted(ranks.gather(self.records), key=lambda record: order[record["subject"]])
 
     def exit_on_failure(self) -> None:
         """End the program with status 1 if a subject failed."""
         failed = sum(record["status"] == "failed" for record in self.records)
+        if failed and not ranks.is_first():
+            raise SystemExit(1)
         if failed:
             where = self.output_dir / "summary.csv"
             print(f"{failed} of {len(self.records)} subjects failed, see {where}", file=sys.stderr)

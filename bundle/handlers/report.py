@@ -8,6 +8,7 @@ from ignite.engine import Engine, Events
 
 from bundle.data.report import write_report
 from bundle.engines.options import flag
+from bundle.engines.ranks import is_first
 
 
 class Report:
@@ -27,7 +28,7 @@ class Report:
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator that keeps a record of every subject in `records`."""
-        if self.wanted:
+        if self.wanted and is_first():
             engine.add_event_handler(Events.COMPLETED, self.write)
 
     def write(self, engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -33,9 +35,12 @@ class LoadScansd(MapTransform):
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = True) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.reader = LoadImage(
-            reader=_Reader(squeeze_non_spatial_dims=True), image_only=True, dtype=np.float32, ensure_channel_first=True
-        )
+        # LoadImage makes all the readers that it knows; that for DICOM on a GPU complains where pydicom is installed
+        logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "NvImgCodecPydicomReader", UserWarning)
+            reader = _Reader(squeeze_non_spatial_dims=True)
+            self.reader = LoadImage(reader=reader, image_only=True, dtype=np.float32, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Item with paths -> item with images."""
