@@ -9,18 +9,15 @@ import torch.nn.functional as F
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-PREDICTIONS = ("v", "noise")
+from bundle.networks.denoiser import Denoiser
 
 
-class LatentDenoiser(nn.Module):
+class LatentDenoiser(Denoiser):
     """The network of the reverse process given F_s  (MSG-LDM, eq. 1), for one target contrast at a time.
 
     The target is told by a class embedding. The condition is concatenated to the noisy latent: F_s, projected and
     brought to the latent's grid, the latents of the available contrasts (zeros where missing), the presence mask, and
     the latent of the reconstruction D_rec(F_s, mean style), from which the sample then differs in its detail.
-
-    It predicts v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) z_0 (Salimans and Ho 2022, Sec. 4), which stays
-    well scaled at every noise level; the noise itself says nothing about z_0 where there is little else.
 
     Args:
         num_contrasts: M.
@@ -49,10 +46,8 @@ class LatentDenoiser(nn.Module):
         num_head_channels: int = 32,
         norm_num_groups: int = 16,
     ) -> None:
-        super().__init__()
-        if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction: {prediction!r} must be one of {PREDICTIONS}.")
-        self.prediction, self.mean_guidance = prediction, mean_guidance
+        super().__init__(prediction)
+        self.mean_guidance = mean_guidance
         self.guidance = nn.Conv2d(structure_channels, guidance_channels, 1)
         self.unet = DiffusionModelUNet(
             spatial_dims=2,
@@ -89,17 +84,3 @@ class LatentDenoiser(nn.Module):
     def forward(self, z_t: Tensor, t: Tensor, target: Tensor, condition: Tensor) -> Tensor:
         """z_t (B, c, h, w), t (B,), target contrast (B,), condition -> v, or the noise (B, c, h, w)."""
         return self.unet(torch.cat([z_t, condition], dim=1), timesteps=t, class_labels=target)
-
-    def truth(self, z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-        """What `forward` is to predict: z_0, noise (B, c, h, w), alpha_bar (B,) -> (B, c, h, w)."""
-        if self.prediction == "noise":
-            return noise
-        a = alpha_bar.to(z_0.dtype).reshape(-1, 1, 1, 1)
-        return a.sqrt() * noise - (1 - a).sqrt() * z_0
-
-    def clean(self, prediction: Tensor, z_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """z_0 that follows from what `forward` predicts at z_t: (B, c, h, w) twice, alpha_bar () -> (B, c, h, w)."""
-        a = alpha_bar.to(z_t.dtype)
-        if self.prediction == "noise":
-            return (z_t - (1 - a).sqrt() * prediction) / a.sqrt()
-        return a.sqrt() * z_t - (1 - a).sqrt() * prediction

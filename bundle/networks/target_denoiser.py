@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import DiffusionModelUNet
-from torch import Tensor, nn
+from torch import Tensor
 
-PREDICTIONS = ("v", "noise")
+from bundle.networks.denoiser import Denoiser
+
 CONDITIONS = ("class", "cross_attention")
 
 
-class TargetDenoiser(nn.Module):
+class TargetDenoiser(Denoiser):
     """epsilon_theta(z_src^tar, z_t^tar, t, y)  (ALDM, eq. 4); MONAI's `DiffusionModelUNet` in 3-D.
 
     The target-like latent is concatenated to the noisy latent (Palette). The target is told by a class embedding that
@@ -25,7 +26,7 @@ class TargetDenoiser(nn.Module):
         latent_channels: c.
         palette: whether it sees the target-like latent; `false` is an ablation (the paper's Table 3 a).
         conditioning: "class" or "cross_attention".
-        prediction: "v" (Salimans and Ho 2022, Sec. 4), or "noise" for the paper's epsilon.
+        prediction: "v", or "noise" for the paper's epsilon.
         channels, num_res_blocks, attention_levels, num_head_channels, norm_num_groups: as in `DiffusionModelUNet`.
 
     Raises:
@@ -45,13 +46,11 @@ class TargetDenoiser(nn.Module):
         num_head_channels: int = 32,
         norm_num_groups: int = 16,
     ) -> None:
-        super().__init__()
+        super().__init__(prediction)
         if conditioning not in CONDITIONS:
             raise ValueError(f"conditioning: {conditioning!r} must be one of {CONDITIONS}.")
-        if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction: {prediction!r} must be one of {PREDICTIONS}.")
         self.num_contrasts, self.palette = num_contrasts, palette
-        self.conditioning, self.prediction = conditioning, prediction
+        self.conditioning = conditioning
         by_class = conditioning == "class"
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
@@ -75,17 +74,3 @@ class TargetDenoiser(nn.Module):
         if self.conditioning == "class":
             return self.unet(x, timesteps=t, class_labels=target)
         return self.unet(x, timesteps=t, context=F.one_hot(target, self.num_contrasts).to(x.dtype).unsqueeze(1))
-
-    def truth(self, z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-        """What `forward` is to predict: z_0, noise (B, c, h, w, d), alpha_bar (B,) -> (B, c, h, w, d)."""
-        if self.prediction == "noise":
-            return noise
-        a = alpha_bar.to(z_0.dtype).reshape(-1, 1, 1, 1, 1)
-        return a.sqrt() * noise - (1 - a).sqrt() * z_0
-
-    def clean(self, prediction: Tensor, z_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """z_0 that follows from what `forward` predicts at z_t: (B, c, h, w, d) twice, alpha_bar ()."""
-        a = alpha_bar.to(z_t.dtype)
-        if self.prediction == "noise":
-            return (z_t - (1 - a).sqrt() * prediction) / a.sqrt()
-        return a.sqrt() * z_t - (1 - a).sqrt() * prediction
