@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from bundle.engines.batches import Batch, plain
 from bundle.inferers.aldm import as_slices
 from bundle.networks.aldm import ALDM
 from bundle.networks.sampler import add_noise
-
-Batch = Mapping[str, Tensor]
-
-
-def _to(batch: Batch, device: Any, non_blocking: bool, *keys: str) -> list[Tensor]:
-    plain = (convert_to_tensor(batch[key], dtype=torch.float32, track_meta=False) for key in keys)
-    return [tensor.to(device, non_blocking=non_blocking) for tensor in plain]
 
 
 class CropBatch:
@@ -27,7 +20,7 @@ class CropBatch:
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, progress: float = 1.0, **_: Any
     ) -> tuple[Tensor, dict[str, Any]]:
-        seen, exists = _to(batch, device, non_blocking, "seen", "exists")
+        seen, exists = plain(batch, device, non_blocking, "seen", "exists")
         image = seen[torch.arange(len(seen)), torch.multinomial(exists, 1).flatten()].unsqueeze(1)
         return image, {"image": image, "progress": progress}
 
@@ -46,7 +39,7 @@ class PairBatch:
         """Latents of the sources and of the targets (B pairs, c, h, w, d), and which contrasts they are (B pairs,)."""
         seen, image, exists = (
             tensor.repeat_interleave(self.pairs, 0)
-            for tensor in _to(batch, device, non_blocking, "seen", "image", "exists")
+            for tensor in plain(batch, device, non_blocking, "seen", "image", "exists")
         )
         rows = torch.arange(len(exists), device=exists.device)
         source = torch.multinomial(exists, 1).flatten()
@@ -109,7 +102,7 @@ class ValidationVolume:
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Volumes "image" (1, M, H, W, D), "exists" (1, M), "brain" (1, 1, H, W, D) -> (D, 2M, H, W) and its truth."""
-        image, exists, brain = _to(batch, device, non_blocking, "image", "exists", "brain")
+        image, exists, brain = plain(batch, device, non_blocking, "image", "exists", "brain")
         shown = self.source if exists[0, self.source] else int(exists[0].argmax())
         presence = torch.zeros_like(exists)
         presence[0, shown] = 1

@@ -16,10 +16,13 @@ from bundle.networks.sampler import add_noise
 Batch = Mapping[str, Tensor]
 
 
-def _to(batch: Batch, device: Any, non_blocking: bool, *keys: str) -> list[Tensor]:
-    # Plain tensors: a MetaTensor drags its metadata through every operation and into the running mean of the styles.
-    plain = (convert_to_tensor(batch[key], dtype=torch.float32, track_meta=False) for key in keys)
-    return [tensor.to(device, non_blocking=non_blocking) for tensor in plain]
+def plain(batch: Batch, device: Any, non_blocking: bool, *keys: str) -> list[Tensor]:
+    """Some items of a batch as plain float32 tensors on a device.
+
+    A MetaTensor drags its metadata through every operation and into the running mean of the styles.
+    """
+    tensors = (convert_to_tensor(batch[key], dtype=torch.float32, track_meta=False) for key in keys)
+    return [tensor.to(device, non_blocking=non_blocking) for tensor in tensors]
 
 
 class AutoencoderBatch:
@@ -37,7 +40,7 @@ class AutoencoderBatch:
         self.size, self.windows = size, windows
 
     def __call__(self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
-        seen, exists, brain = _to(batch, device, non_blocking, "seen", "exists", "brain")
+        seen, exists, brain = plain(batch, device, non_blocking, "seen", "exists", "brain")
         slices = zip(seen, exists, brain)
         image = torch.stack([self.window(*one) for one in slices for _ in range(self.windows)])
         return image, image
@@ -72,7 +75,7 @@ class DisentanglementBatch:
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Any, ...], dict[str, Any]]:
-        image, seen, exists, presence, regions, valid = _to(
+        image, seen, exists, presence, regions, valid = plain(
             batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
         )
         again = presence * (torch.rand_like(presence) < self.reconstruct_shown)
@@ -114,7 +117,7 @@ class DiffusionBatch:
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, Any]]:
-        image, seen, exists, presence, regions, valid = _to(
+        image, seen, exists, presence, regions, valid = plain(
             batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
         )
         self.model.eval()
@@ -146,7 +149,7 @@ class RegressionBatch:
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        image, seen, exists, presence = _to(batch, device, non_blocking, "image", "seen", "exists", "presence")
+        image, seen, exists, presence = plain(batch, device, non_blocking, "image", "seen", "exists", "presence")
         maps = presence[:, :, None, None].expand_as(image)
         return torch.cat([seen * maps, maps], dim=1), {"image": image, "counted": exists * (1 - presence)}
 
@@ -165,7 +168,7 @@ class ValidationBatch:
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        image, exists, presence, brain = _to(batch, device, non_blocking, "image", "exists", "presence", "brain")
+        image, exists, presence, brain = plain(batch, device, non_blocking, "image", "exists", "presence", "brain")
         maps = presence[:, :, None, None].expand_as(image)
         counted = presence if self.score_shown else exists * (1 - presence)
         withheld = image.new_zeros(len(image), self.regions + 1 if self.regions else 0, *image.shape[2:])
