@@ -22,6 +22,7 @@ CONTENTS = (
     "configs/**/*.json",
     "configs/logging.conf",
     "docs/README.md",
+    "docs/baselines.md",
     "docs/data_license.txt",
     "docs/results.md",
     "docs/images/*",
