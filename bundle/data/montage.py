@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from bundle.data.qc import GIVEN, MADE, draw_plane
+from bundle.data.qc import GIVEN, MADE, draw_plane, projections
 
 HEIGHT = 3.4  # of a slice, in inches
 LARGEST_ERROR = 0.3  # of the truth's range: where the scale of the error ends
@@ -49,7 +49,7 @@ def write_montage(
     for line, (name, (truth, synthesis)) in zip(axes, pairs.items(), strict=True):
         line[0].set_ylabel(name, color=GIVEN, fontsize=11, fontweight="bold")
         for ax, volume in zip(line, (truth, synthesis, synthesis - truth), strict=True):
-            draw_plane(ax, volume[box], brain[box], np.ones(3), "axial", 1, "gray")
+            draw_plane(ax, volume[box], projections(brain[box]), np.ones(3), "axial", 1, "gray")
         line[2].images[0].set(cmap=ERROR, clim=(-LARGEST_ERROR, LARGEST_ERROR))
         if lesion.any():
             line[2].contour(lesion[box][..., 0].T, [0.5], colors="white", linewidths=0.7, linestyles="dashed")

@@ -40,7 +40,7 @@ def write_qc(
     """
     turn = io_orientation(affine)
     spacing = nib.affines.voxel_sizes(affine)[np.argsort(turn[:, 0])]
-    brain = apply_orientation(brain, turn)
+    counts = projections(apply_orientation(brain, turn))
     # a row: name, volume, what it is, its largest value, its colours
     rows = [(n, v, "SYNTHETIC" if n in made else "given", 1.0, "gray") for n, v in volumes.items()]
     rows += [(n, v, f"uncertainty, white = {top(v):.3f}", top(v), "inferno") for n, v in uncertainty.items()]
@@ -53,7 +53,7 @@ def write_qc(
         colour = GIVEN if what == "given" else MADE
         line[0].set_ylabel(f"{name}\n{what}", color=colour, fontsize=11, fontweight="bold")
         for ax, plane in zip(line, PLANES, strict=True):
-            draw_plane(ax, upright, brain, spacing, plane, highest, colours)
+            draw_plane(ax, upright, counts, spacing, plane, highest, colours)
             if what != "given":  # in the picture itself: parts of it get copied elsewhere
                 ax.text(0.02, 0.03, "SYNTHETIC", transform=ax.transAxes, color=MADE, fontsize=8)
             for spine in ax.spines.values():
@@ -62,14 +62,24 @@ def write_qc(
 
 
 def draw_plane(
-    ax: Axes, volume: np.ndarray, brain: np.ndarray, spacing: np.ndarray, plane: str, highest: float, colours: str
+    ax: Axes,
+    volume: np.ndarray,
+    counts: Sequence[np.ndarray],
+    spacing: np.ndarray,
+    plane: str,
+    highest: float,
+    colours: str,
 ) -> None:
-    """Show one plane of a volume whose axes are R, A, S, cropped to the brain, in true proportions."""
+    """Show one plane of a volume whose axes are R, A, S, cropped to the brain, in true proportions.
+
+    Args:
+        counts: the brain's `projections`, which tell where it lies.
+    """
     axis, letters = PLANES[plane]
-    box = tuple(slice(max(line[0] - 2, 0), line[-1] + 3) for line in map(np.flatnonzero, projections(brain)))
-    middle = round(float(np.average(np.arange(brain.shape[axis]), weights=projections(brain)[axis])))
+    box = tuple(slice(max(line[0] - 2, 0), line[-1] + 3) for line in map(np.flatnonzero, counts))
+    middle = round(float(np.average(np.arange(len(counts[axis])), weights=counts[axis])))
     across, up = (a for a in range(3) if a != axis)
-    picture = volume.take(middle, axis)[box[across], box[up]].T
+    picture = np.moveaxis(volume, axis, 0)[middle][box[across], box[up]].T
     ax.imshow(
         picture,
         cmap=colours,

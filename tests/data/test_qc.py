@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bundle.data.qc import draw_plane, write_qc
+from bundle.data.qc import draw_plane, projections, write_qc
 from tests.phantom import affine_of, within, world_of
 
 
@@ -27,7 +27,7 @@ def test_radiological_view(axes):
     upright, mask = (nib.apply_orientation(v, turn) for v in (volume, brain))
     for plane in ("axial", "coronal", "sagittal"):
         ax = Figure().subplots()
-        draw_plane(ax, upright, mask, np.ones(3), plane, 1, "gray")
+        draw_plane(ax, upright, projections(mask), np.ones(3), plane, 1, "gray")
         shown = np.asarray(ax.images[0].get_array())[:, ::-1]  # as inverted: from left to right, bottom row first
         assert ax.xaxis_inverted() and not ax.yaxis_inverted()
         height, width = shown.shape
@@ -39,7 +39,7 @@ def test_radiological_view(axes):
 def test_proportions_of_thick_slices():
     volume, brain, _ = volumes(spacing=(1, 1, 4), shape=(80, 100, 18))
     ax = Figure().subplots()
-    draw_plane(ax, volume, brain, np.array([1, 1, 4.0]), "coronal", 1, "gray")
+    draw_plane(ax, volume, projections(brain), np.array([1, 1, 4.0]), "coronal", 1, "gray")
     assert ax.get_aspect() == 4
 
 
