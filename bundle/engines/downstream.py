@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.inferers import Inferer, SliceInferer
+from monai.inferers import Inferer
 from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import NormalizeIntensity
 from torch import Tensor, nn
 
 from bundle.errors import InputError
+from bundle.inferers.volume import VolumeInferer
 from bundle.networks.weights import load_weights
 
 REGIONS = ("wt", "tc", "et")  # whole tumour, tumour core, enhancing tumour, in the order of `bundle.data.labels`
@@ -67,26 +68,24 @@ class BranchSegmenter:
 
     Args:
         network: with a `disentanglement` (MSGLDM), in evaluation mode when it is called.
-        batch_size: slices per call.
+        batch_size, amp: as of `VolumeInferer`.
 
     Raises:
         InputError: the network has no such branch.
     """
 
-    def __init__(self, network: nn.Module, batch_size: int = 16) -> None:
+    def __init__(self, network: Any, batch_size: int = 16, amp: bool = False) -> None:
         if not hasattr(network, "disentanglement"):
             fault = f"{type(network).__name__} has no segmentation branch"
             raise InputError(fault, "Give a MONAI bundle that segments with --segmenter")
-        self.network: Any = network
-        self.batch_size = batch_size
+        self.network = network
+        self.inferer = VolumeInferer(batch_size, amp, len(network.contrasts), out_channels=len(REGIONS))
 
     @torch.inference_mode()
     def __call__(self, stack: Tensor) -> Tensor:
-        """``(2C [+ more], X, Y, Z)`` -> ``(3, X, Y, Z)``, bool."""
+        """``(2C [+ more], X, Y, Z)`` -> ``(3, X, Y, Z)``, bool; nothing is found in slices without brain."""
         device = next(self.network.parameters()).device
-        slices = SliceInferer(spatial_dim=2, roi_size=stack.shape[1:3], sw_batch_size=self.batch_size)
-        logits: Any = slices(torch.as_tensor(stack)[None].to(device), self.logits)
-        return logits[0] > 0
+        return self.inferer(torch.as_tensor(stack)[None].to(device), self.logits)[0] > 0
 
     def logits(self, x: Tensor) -> Tensor:
         """Slices (B, 2C [+ more], H, W) -> (B, 3, H, W)."""
@@ -94,7 +93,7 @@ class BranchSegmenter:
         presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
         structure = self.network.disentanglement.encode_structure(x[:, :m], presence)
         logits: Tensor = self.network.disentanglement.segmentation(structure.scales)
-        return logits.float()
+        return logits
 
 
 class BundleSegmenter:

@@ -23,27 +23,34 @@ class VolumeInferer(Inferer):
         amp: compute in bfloat16 where torch's autocast finds it safe.
         num_contrasts: C; without it, half of the input's channels.
         progress: show the slices of the volume as a bar on a terminal.
+        out_channels: K, the channels that the network makes; without it, C.
     """
 
     def __init__(
-        self, batch_size: int = 16, amp: bool = False, num_contrasts: int | None = None, progress: bool = False
+        self,
+        batch_size: int = 16,
+        amp: bool = False,
+        num_contrasts: int | None = None,
+        progress: bool = False,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.amp = amp
         self.num_contrasts = num_contrasts
         self.progress = progress
+        self.out_channels = out_channels
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Complete a volume.
+        """Map a volume.
 
         Args:
             inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
-            network: maps slices ``(B, 2C, H, W)`` to ``(B, C, H, W)``.
+            network: maps slices ``(B, 2C, H, W)`` to ``(B, K, H, W)``.
             args, kwargs: passed on to the network.
 
         Returns:
-            ``(1, C, H, W, D)``, float32, on the device of ``inputs``; 0 in slices without brain.
+            ``(1, K, H, W, D)``, float32, on the device of ``inputs``; 0 in slices without brain.
         """
         if inputs.shape[0] != 1:
             raise ValueError(f"inputs: a batch of {inputs.shape[0]} volumes, but only 1 is taken at a time.")
@@ -51,8 +58,8 @@ class VolumeInferer(Inferer):
         volume = convert_to_tensor(inputs, track_meta=False)[0]
         channels = self.num_contrasts or volume.shape[0] // 2
         filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
-        result = torch.zeros_like(volume[:channels], dtype=torch.float32)
-        stack, made = volume.movedim(-1, 0), result.movedim(-1, 0)  # views, (D, 2C, H, W) and (D, C, H, W)
+        result = volume.new_zeros(self.out_channels or channels, *volume.shape[1:], dtype=torch.float32)
+        stack, made = volume.movedim(-1, 0), result.movedim(-1, 0)  # views, (D, 2C, H, W) and (D, K, H, W)
         hidden = None if self.progress else True  # None: hidden where there is no terminal
         bar = tqdm(total=len(filled), desc="slices", unit="slice", leave=False, disable=hidden)
         with bar, torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):

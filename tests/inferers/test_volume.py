@@ -44,6 +44,13 @@ def test_nothing_but_air():
     assert not VolumeInferer()(torch.zeros(1, 8, 16, 16, 5), network).any() and not network.batches
 
 
+def test_other_channels_out():
+    x = volume()
+    y = VolumeInferer(4, num_contrasts=4, out_channels=3)(x, lambda slices: slices[:, :3] + 1)
+    assert y.shape == (1, 3, 16, 24, 21)
+    assert torch.equal(y[..., 3:18], x[:, :3, :, :, 3:18] + 1) and not y[..., :3].any() and not y[..., 18:].any()
+
+
 def test_amp():
     network = nn.Conv2d(8, 4, 3, padding=1)
     with torch.no_grad():
