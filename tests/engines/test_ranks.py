@@ -121,6 +121,29 @@ def test_config_for_several_processes(tmp_path):
         assert after[: len(before)] == before and len(after) == len(before) + 1
 
 
+def test_the_training_command(tmp_path):
+    """As a user types it, all stages in two processes: half of the steps each, and one file of weights."""
+    shape = (32, 40, 12)
+    for number in range(3):
+        contrasts = ["t1", "t1ce", "t2", "flair"]
+        write_subject(tmp_path / "in" / f"s{number}", contrasts, shape, affine_of(shape, (2, 2, 6)))
+    files = [f"configs/{name}.json" for name in ("train", "tiny", "multi_gpu_train")]
+    epochs = [word for stage in ("autoencoder", "disentanglement", "diffusion") for word in (f"--{stage}_epochs", "1")]
+    result = torchrun(
+        *(2, "-m", "monai.bundle", "run", "training", "--config_file", str(files), *epochs),
+        *("--dataset_dir", tmp_path / "in", "--output_dir", tmp_path / "out"),
+        *("--subjects_per_batch", "2", "--visits_per_epoch", "4"),
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    for stage in ("autoencoder", "disentanglement", "diffusion"):
+        state = torch.load(tmp_path / "out" / stage / "last.pt", weights_only=True)["trainer"]
+        # three subjects, each visited four times, in batches of two over both processes
+        assert state["iteration"] == state["epoch_length"] == 3 * 4 // 2
+    assert result.stdout.count("inference weights: ") == 1
+    weights = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in weights.values())
+
+
 STUB = "{'_target_': 'tests.engines.average.AverageNetwork', 'contrasts': '@contrasts', 'seconds': %s}"
 
 
