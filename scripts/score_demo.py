@@ -31,6 +31,11 @@ def score(synthesis: Path, truth: Path, contrast: str) -> tuple[float, float]:
     made, real = Nifti1Image.from_filename(synthesis), Nifti1Image.from_filename(truth)
     if made.shape != real.shape or not np.allclose(made.affine, real.affine, atol=1e-3):
         raise InputError(f"is not on the grid of {truth}", "Run the inference on the scans of the same demo", synthesis)
+    return score_images(made, real, contrast)
+
+
+def score_images(made: Nifti1Image, real: Nifti1Image, contrast: str) -> tuple[float, float]:
+    """PSNR (dB) and SSIM of a synthesis in [0, 1] against a scan in any unit, voxel by voxel; see `score`."""
     values = real.get_fdata(dtype=np.float32)
     brain = values > 0
     low, high, _ = limits(values[brain], select([contrast])[0])
