@@ -22,14 +22,11 @@ class AdversarialLoss(nn.Module):
         reconstruction: L_rec, maps (prediction, truth) to a scalar.
         discriminator: maps (exam (B, M, H, W), truth) to (B, 1 or M, h, w).
         weight: of L_adv.
-        amp: call the discriminator under autocast to bfloat16.
     """
 
-    def __init__(
-        self, reconstruction: nn.Module, discriminator: nn.Module, weight: float = 0.01, amp: bool = False
-    ) -> None:
+    def __init__(self, reconstruction: nn.Module, discriminator: nn.Module, weight: float = 0.01) -> None:
         super().__init__()
-        self.reconstruction, self.discriminator, self.weight, self.amp = reconstruction, discriminator, weight, amp
+        self.reconstruction, self.discriminator, self.weight = reconstruction, discriminator, weight
         self.least_squares = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
         self.terms: dict[str, float] = {}  # of the latest call, for the log
 
@@ -66,14 +63,17 @@ class AdversarialLoss(nn.Module):
     ) -> Tensor:
         """Squared distance of the discriminator's judgement from the label of each contrast.
 
+        Always in float32: in bfloat16 on a CPU the gradient of a convolution with one output channel, as at the end of
+        a discriminator, is now and then NaN, another time finite for the same numbers (torch 2.13).
+
         Args:
             exam: (B, M, H, W).
             truth: see `forward`.
             made_is: the label of the contrasts that count, real or not; that of the given ones is always real.
             train_discriminator: whose loss it is.
         """
-        with torch.autocast(exam.device.type, torch.bfloat16, enabled=self.amp):
-            judgement = self.discriminator(exam, truth).float()
+        with torch.autocast(exam.device.type, enabled=False):
+            judgement = self.discriminator(exam, truth)
         counted, given = truth["counted"].bool(), truth["presence"].bool()
         if judgement.shape[1] == 1:
             return self.least_squares(judgement[counted.any(1)], made_is, train_discriminator)
