@@ -1,6 +1,7 @@
 """Weights fit or it is said why not."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,25 @@ def test_load(tmp_path):
     checksum = load_weights(fresh, tmp_path / "model.pt")
     assert checksum == hashlib.sha256((tmp_path / "model.pt").read_bytes()).hexdigest()
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), fresh.parameters(), strict=True))
+
+
+def test_the_checksum_beside_the_file(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save(network().state_dict(), path)
+    listed = tmp_path / "model.pt.sha256"
+    listed.write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.pt\n")
+    load_weights(network(), path)
+    torch.save({name: value + 1 for name, value in network().state_dict().items()}, path)
+    with pytest.raises(InputError, match=r"does not have the checksum of model.pt.sha256"):
+        load_weights(network(), path)
+
+
+def test_the_shipped_checksum():
+    """The file as it is, its checksum beside it and the one on the model card are of one set of weights."""
+    models = Path(__file__).parents[2] / "models"
+    checksum = hashlib.sha256((models / "model.pt").read_bytes()).hexdigest()
+    assert (models / "model.pt.sha256").read_text() == f"{checksum}  model.pt\n"
+    assert f"`{checksum}`" in (models / "README.md").read_text()
 
 
 def broken(tmp_path, what):
