@@ -95,7 +95,7 @@ def since(first: Timing, last: Timing) -> Timing:
 class TrainingBenchmark:
     """One configuration of the training, on made-up subjects that have all contrasts and no lesion mask.
 
-    Without a mask the segmentation's decoder and loss are computed all the same.
+    Without a mask the segmentation's decoder runs forward and backward, but its loss is zero, whatever it predicts.
 
     Args:
         settings: files to merge after configs/train.json, and `key=value` for any of its ids.
