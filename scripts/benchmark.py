@@ -28,10 +28,11 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bundle.data.output import as_json, write_text
+from bundle.engines.options import SynthesisOptions
 from bundle.engines.synthesis import SynthesisEvaluator
 from bundle.errors import InputError, report_plainly
 
@@ -54,7 +55,7 @@ class Timing:
 
 
 class Benchmark:
-    """One configuration of inference on a made-up subject without T1CE.
+    """One configuration of inference on a made-up subject that lacks one contrast.
 
     Args:
         settings: files to merge after configs/inference.json, and `key=value` for any of its ids.
@@ -67,7 +68,7 @@ class Benchmark:
         parser.read_config([str(CONFIG), *(item for item in settings if "=" not in item)])
         parser.update({"dataset_dir": str(folder / "scans"), "output_dir": str(folder / "out"), "overwrite": True})
         parser.update(dict(map(parse, (item for item in settings if "=" in item))))
-        write_subject(folder / "scans" / "made_up", ("t1", "t2", "flair"), shape)
+        write_subject(folder / "scans" / "made_up", given(parser.get_parsed_content("options")), shape)
         torch.manual_seed(0)
         torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
         parser.update({"weights": str(folder / "model.pt")})
@@ -215,11 +216,17 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+def given(options: SynthesisOptions) -> list[str]:
+    """The contrasts of the made-up subject: all but the targets, or but the second (T1CE) where none are named."""
+    made = options.targets or [row.name for row in options.rows() if row.role != "input"][:2][-1:]
+    return [name for name in options.contrasts if name not in made]
+
+
 def write_subject(folder: Path, contrasts: Sequence[str], shape: Sequence[int]) -> None:
-    """Write noisy ellipsoids that fill the grid as a brain fills that of BraTS."""
+    """Write noisy ellipsoids that fill the grid as a brain fills that of BraTS, with some brain in every slice."""
     folder.mkdir(parents=True, exist_ok=True)
     axes = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
-    inside = (axes[0] / 0.6) ** 2 + (axes[1] / 0.75) ** 2 + (axes[2] / 0.98) ** 2 < 1
+    inside = (axes[0] / 0.6) ** 2 + (axes[1] / 0.75) ** 2 + (axes[2] / 1.01) ** 2 < 1
     random = np.random.default_rng(0)
     for name in contrasts:
         values = inside * (200 + 100 * axes[0] + 20 * random.standard_normal(shape, np.float32))
@@ -240,10 +247,12 @@ def measure(benchmarks: Sequence[Benchmark], repeats: int, skip: Sequence[str] =
 
 
 def flops(benchmark: Benchmark) -> dict[str, float]:
-    """GFLOP of the network's calls for one batch of slices."""
-    data = benchmark.evaluator.dataset[0]
+    """GFLOP of the network's calls for one batch of slices, and of all slices."""
+    evaluator = benchmark.evaluator
+    data, (_, made) = evaluator.dataset[0], evaluator.options.plan(evaluator.dataset.data[0])
+    calls = benchmark.calls(lambda: data["image"]) | {"network": lambda: evaluator.synthesise(data["image"], made)}
     counted = {}
-    for name, call in benchmark.calls(lambda: data["image"]).items():
+    for name, call in calls.items():
         with FlopCounterMode(display=False) as counter:
             call()
         counted[name] = counter.get_total_flops() / 1e9
@@ -271,12 +280,19 @@ def report(benchmark: Benchmark, timings: Mapping[str, Sequence[Timing]], settin
         "mode": options.mode,
         "num_samples": options.num_samples,
         "num_steps": options.num_steps,
-        "parameters": sum(p.numel() for p in benchmark.network.parameters()),
+        "parameters": parameters(benchmark.network),
         "torch": torch.__version__,
         "peak_gflop_per_second": peak,
         "memory_gib": benchmark.memory(),
         "parts": parts,
     }
+
+
+def parameters(network: nn.Module) -> dict[str, int]:
+    """Numbers to learn: of all, and of each part of a part of the network."""
+    parts = (f"{a}.{b}" for a, part in network.named_children() for b, _ in part.named_children())
+    counts = {name: sum(p.numel() for p in network.get_submodule(name).parameters()) for name in parts}
+    return {"all": sum(p.numel() for p in network.parameters()), **counts}
 
 
 def device_name(device: torch.device) -> str:
@@ -302,8 +318,8 @@ def table(result: Mapping[str, Any]) -> str:
     head = (
         f"{' '.join(result['settings']) or 'defaults'}: {result['device']} ({result['device_name']}), "
         f"{result['threads']} threads, {result['dtype']}, {result['batch_size']} slices a batch, "
-        f"mode {result['mode']}, {result['num_steps']} steps, {result['parameters'] / 1e6:.1f} M parameters; peak "
-        f"{result['peak_gflop_per_second']:.0f} GFLOP/s; memory "
+        f"mode {result['mode']}, {result['num_steps']} steps, {result['parameters']['all'] / 1e6:.1f} M parameters; "
+        f"peak {result['peak_gflop_per_second']:.0f} GFLOP/s; memory "
         + ", ".join(f"{name} {held:.2f} GiB" for name, held in result["memory_gib"].items())
     )
     lines = [head, "", "| part | seconds | least - most | CPU | GFLOP | of peak |", "|---|---|---|---|---|---|"]

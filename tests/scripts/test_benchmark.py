@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from bundle.engines.options import SynthesisOptions
 from bundle.errors import InputError
 from scripts import benchmark
 
@@ -42,6 +43,13 @@ def test_operations_grow_with_the_batch(compared):
     assert "gflop" not in first["read"]
 
 
+def test_operations_of_a_volume_are_those_of_its_batches(tmp_path):
+    made = benchmark.Benchmark([*TINY, "start_level=1.0", "num_steps=3"], SHAPE, tmp_path)
+    counted = benchmark.flops(made)
+    batch = sum(counted[name] for name in ("structure", "mean", "encode", "decode")) + 3 * counted["step"]
+    assert counted["network"] == pytest.approx(batch * SHAPE[2] / made.batch_size, rel=0.01)
+
+
 def test_operations_of_a_decoder_by_hand(tmp_path):
     """The convolutions of the autoencoder's decoder, counted from their weights and sizes."""
     made = benchmark.Benchmark(TINY, SHAPE, tmp_path)
@@ -69,6 +77,36 @@ def test_values_of_settings():
     assert benchmark.parse("amp=False") == ("amp", False)
     assert benchmark.parse("mode=sample") == ("mode", "sample")
     assert benchmark.parse("device=cpu") == ("device", "$torch.device('cpu')")
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "targets", "given"),
+    [
+        (["t1", "t1ce", "t2", "flair"], None, ["t1", "t2", "flair"]),
+        (["t1", "flair"], None, ["t1"]),
+        (["t1", "t1ce", "t2", "flair", "pd", "swi"], None, ["t1", "t2", "flair", "pd", "swi"]),
+        (["t1", "t2", "flair"], ["t1", "flair"], ["t2"]),
+        (["ct", "t1"], None, ["ct"]),
+    ],
+)
+def test_the_made_up_subject_has_what_is_not_made(contrasts, targets, given):
+    options = SynthesisOptions(contrasts, targets=targets)
+    assert benchmark.given(options) == given
+    assert options.plan(dict.fromkeys(given, "file")) == (given, [c for c in contrasts if c not in given])
+
+
+def test_subject_is_written_as_configured(tmp_path):
+    made = benchmark.Benchmark([*TINY, "contrasts=['t1','t2','flair']"], SHAPE, tmp_path)
+    assert {file.name for file in (tmp_path / "scans" / "made_up").iterdir()} == {
+        "made_up_t1.nii.gz",
+        "made_up_flair.nii.gz",
+    }
+    assert made.evaluator.options.plan(made.evaluator.dataset.data[0]) == (["t1", "flair"], ["t2"])
+
+
+def test_parameters_by_part():
+    counted = benchmark.parameters(torch.nn.ModuleDict({"a": torch.nn.Sequential(torch.nn.Linear(2, 3, bias=False))}))
+    assert counted == {"all": 6, "a.0": 6}
 
 
 def test_faults():
