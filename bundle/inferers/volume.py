@@ -39,7 +39,8 @@ class VolumeInferer(Inferer):
 
         Args:
             inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
-            network: maps slices ``(B, 2C, H, W)`` to ``(B, C, H, W)``.
+            network: maps slices ``(B, 2C, H, W)`` to ``(B, C, H, W)``. One with an attribute `positions` finds there
+                the numbers of the slices, ``(B,)``, from 0 at the bottom of the volume.
             args, kwargs: passed on to the network.
 
         Returns:
@@ -53,11 +54,16 @@ class VolumeInferer(Inferer):
         filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
         result = torch.zeros_like(volume[:channels], dtype=torch.float32)
         stack, made = volume.movedim(-1, 0), result.movedim(-1, 0)  # views, (D, 2C, H, W) and (D, C, H, W)
+        told = hasattr(network, "positions")
         hidden = None if self.progress else True  # None: hidden where there is no terminal
         bar = tqdm(total=len(filled), desc="slices", unit="slice", leave=False, disable=hidden)
         with bar, torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
             for where in filled.split(self.batch_size) if len(filled) else ():
+                if told:
+                    network.positions = where  # type: ignore[attr-defined]
                 slices = stack[where].contiguous(memory_format=torch.channels_last)
                 made[where] = network(slices, *args, **kwargs).float()
                 bar.update(len(where))
+        if told:
+            network.positions = None  # type: ignore[attr-defined]
         return result[None]

@@ -23,8 +23,9 @@ class MSGLDM(nn.Module):
 
     `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample"
     encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
-    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. Every sample of a
-    batch gets the same noise, so that the slices of a volume agree; `seed` chooses it.
+    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. All slices get the
+    same noise, so that those of a volume agree; with `shared_noise` false, the paper's form, each gets its own. It
+    follows from `seed` and the slice's number alone: `positions` (B,), or its place in the batch where that is None.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -32,7 +33,7 @@ class MSGLDM(nn.Module):
         disentanglement: arguments of `Disentanglement` but for num_contrasts.
         diffusion: arguments of `LatentDenoiser` but for the channel counts that follow from the other two.
         num_train_timesteps: T; betas are scaled-linear from 0.0015 to 0.0195.
-        mode, num_steps, start_level, seed: see above; attributes, so that a caller may change them.
+        mode, num_steps, start_level, seed, shared_noise: see above; attributes, so that a caller may change them.
     """
 
     latent_scale: Tensor
@@ -49,6 +50,7 @@ class MSGLDM(nn.Module):
         num_steps: int = 8,
         start_level: float = 0.1,
         seed: int = 0,
+        shared_noise: bool = True,
     ) -> None:
         super().__init__()
         m = len(contrasts)
@@ -64,7 +66,9 @@ class MSGLDM(nn.Module):
         schedule = DDPMScheduler(num_train_timesteps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
         self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
+        self.shared_noise = shared_noise
         self.targets: tuple[int, ...] | None = None
+        self.positions: Tensor | None = None
 
     @property
     def region_mask(self) -> bool:
@@ -138,12 +142,13 @@ class MSGLDM(nn.Module):
         start = round(self.start_level * (len(self.alphas_cumprod) - 1))
         steps = timesteps(start, self.num_steps)
         result = torch.zeros_like(made)
+        noise = self._noise(available[:, 0].float())
         for j in range(len(self.contrasts)):
             rows = wanted[:, j].nonzero().flatten()
             if not rows.numel():
                 continue
             mean = self.encode(made[rows, j : j + 1]).float()
-            z_t = add_noise(mean, self._noise(mean), self.alphas_cumprod[start])
+            z_t = add_noise(mean, noise[rows], self.alphas_cumprod[start])
             condition = self.diffusion.condition(structure.fused[rows], available[rows], presence[rows], mean)
             z_0 = dpm_solver(partial(self._clean, j, condition), z_t, self.alphas_cumprod, steps)
             result[rows, j] = self.decode(z_0).to(made.dtype).squeeze(1)
@@ -156,6 +161,13 @@ class MSGLDM(nn.Module):
         return self.diffusion.clean(prediction, z_t, self.alphas_cumprod[t])
 
     def _noise(self, like: Tensor) -> Tensor:
-        """The same noise for every slice, drawn on the CPU so that it does not depend on the device."""
+        """Noise for latents (B, c, h, w): of the draws from `seed` the first for all slices, or the k-th for slice k.
+
+        It is drawn on the CPU, so that it does not depend on the device.
+        """
+        numbers = [0] * len(like)
+        if not self.shared_noise:
+            numbers = list(range(len(like))) if self.positions is None else self.positions.tolist()
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(1, *like.shape[1:], generator=generator).to(like).expand_as(like)
+        draws = [torch.randn(like.shape[1:], generator=generator) for _ in range(max(numbers) + 1)]
+        return torch.stack([draws[number] for number in numbers]).to(like)

@@ -62,6 +62,7 @@ def test_number_of_samples(mode, count, samples):
         ({"num_steps": "many"}, "num_steps is 'many'"),
         ({"seed": -1}, "seed is -1"),
         ({"start_level": 0}, "start_level 0 is not"),
+        ({"shared_noise": "false"}, "shared_noise is 'false'"),
         ({"start_level": 1.5}, "start_level 1.5 is not"),
     ],
 )

@@ -44,6 +44,24 @@ def test_nothing_but_air():
     assert not VolumeInferer()(torch.zeros(1, 8, 16, 16, 5), network).any() and not network.batches
 
 
+class Numbering(Counting):
+    """The number of each slice, as it is told."""
+
+    positions = None
+
+    def forward(self, x):
+        return super().forward(x) * 0 + self.positions.view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_the_network_is_told_which_slices_it_sees(batch_size):
+    network, x = Numbering(), volume()
+    x[:, :4, :, :, 10] = 0
+    y = VolumeInferer(batch_size)(x, network)
+    assert y[0, 0, 0, 0].tolist() == [z if 3 <= z < 18 and z != 10 else 0 for z in range(21)]
+    assert network.positions is None
+
+
 def test_amp():
     network = nn.Conv2d(8, 4, 3, padding=1)
     with torch.no_grad():

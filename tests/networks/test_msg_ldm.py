@@ -116,6 +116,17 @@ def test_a_seed_decides_the_sample_and_the_slices_share_their_noise() -> None:
     assert (run(model, one, "sample")[:, 1] - both[:1, 1]).abs().max() > 1e-3
 
 
+def test_with_noise_of_its_own_a_slice_is_the_same_in_any_batch() -> None:
+    model, one = tiny(), exam((1, 0, 1, 1))
+    shared = run(model, one, "sample")
+    model.shared_noise = False
+    three = run(model, one.expand(3, -1, -1, -1), "sample")
+    torch.testing.assert_close(three[:1], shared, atol=1e-5, rtol=0)  # both are the first draw
+    assert (three[1] - three[0])[1].abs().max() > 1e-3 and (three[2] - three[1])[1].abs().max() > 1e-3
+    model.positions = torch.tensor([2, 0])
+    torch.testing.assert_close(run(model, one.expand(2, -1, -1, -1), "sample"), three[[2, 0]], atol=1e-5, rtol=0)
+
+
 def test_a_region_mask_changes_the_result_and_its_absence_changes_nothing() -> None:
     model = tiny(region_mask=True)
     x, mask = exam((1, 0, 1, 1)), torch.rand(1, 3, 32, 32)
