@@ -70,12 +70,15 @@ class BranchSegmenter:
         batch_size: slices per call.
 
     Raises:
-        InputError: the network has no such branch.
+        InputError: the network has no such branch, or sees neighbouring slices, which are not given to it here.
     """
 
     def __init__(self, network: nn.Module, batch_size: int = 16) -> None:
         if not hasattr(network, "disentanglement"):
             fault = f"{type(network).__name__} has no segmentation branch"
+            raise InputError(fault, "Give a MONAI bundle that segments with --segmenter")
+        if network.disentanglement.neighbours:  # type: ignore[union-attr]
+            fault = "the segmentation branch of a network with neighbours is not applied here"
             raise InputError(fault, "Give a MONAI bundle that segments with --segmenter")
         self.network: Any = network
         self.batch_size = batch_size

@@ -23,24 +23,32 @@ class VolumeInferer(Inferer):
         amp: compute in bfloat16 where torch's autocast finds it safe.
         num_contrasts: C; without it, half of the input's channels.
         progress: show the slices of the volume as a bar on a terminal.
+        neighbours: slices on either side, of which the network gets the C images as further channels: the nearest
+            first, of two equally near the one below. Beyond the brain's ends its outermost slice is repeated.
     """
 
     def __init__(
-        self, batch_size: int = 16, amp: bool = False, num_contrasts: int | None = None, progress: bool = False
+        self,
+        batch_size: int = 16,
+        amp: bool = False,
+        num_contrasts: int | None = None,
+        progress: bool = False,
+        neighbours: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.amp = amp
         self.num_contrasts = num_contrasts
         self.progress = progress
+        self.offsets = [side * step for step in range(1, neighbours + 1) for side in (-1, 1)]
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Complete a volume.
 
         Args:
             inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
-            network: maps slices ``(B, 2C, H, W)`` to ``(B, C, H, W)``. One with an attribute `positions` finds there
-                the numbers of the slices, ``(B,)``, from 0 at the bottom of the volume.
+            network: maps slices ``(B, 2C [+ more], H, W)`` to ``(B, C, H, W)``. One with an attribute `positions` finds
+                there the numbers of the slices, ``(B,)``, from 0 at the bottom of the volume.
             args, kwargs: passed on to the network.
 
         Returns:
@@ -61,7 +69,8 @@ class VolumeInferer(Inferer):
             for where in filled.split(self.batch_size) if len(filled) else ():
                 if told:
                     network.positions = where  # type: ignore[attr-defined]
-                slices = stack[where].contiguous(memory_format=torch.channels_last)
+                around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
+                slices = torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
                 made[where] = network(slices, *args, **kwargs).float()
                 bar.update(len(where))
         if told:

@@ -76,9 +76,14 @@ class MSGLDM(nn.Module):
         return self.disentanglement.region_projection is not None
 
     @property
+    def region_channels(self) -> int:
+        """Number of input channels of the region mask, 0 without one."""
+        return (self.disentanglement.regions + 1) * self.region_mask
+
+    @property
     def in_channels(self) -> int:
-        """Number of input channels: M images, M presence maps, and the region mask if there is one."""
-        return 2 * len(self.contrasts) + (self.disentanglement.regions + 1) * self.region_mask
+        """Number of input channels: M images, M presence maps, the region mask, and M images for each neighbour."""
+        return 2 * (1 + self.disentanglement.neighbours) * len(self.contrasts) + self.region_channels
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of single-contrast images: (B, 1, H, W) -> (B, c, H/f, W/f), standard deviation near 1.
@@ -92,9 +97,9 @@ class MSGLDM(nn.Module):
         return self.autoencoder.decode(latent / self.latent_scale)
 
     def encode_available(self, image: Tensor, presence: Tensor) -> Tensor:
-        """Latents of the available contrasts, (B, M, H, W) -> (B, M, c, h, w), zeros where absent."""
+        """Latents of the available contrasts, (B, M [+ more], H, W) -> (B, M, c, h, w), zeros where absent."""
         rows = presence.bool()
-        encoded = self.encode(image[rows].unsqueeze(1))
+        encoded = self.encode(image[:, : rows.shape[1]][rows].unsqueeze(1))
         latents = encoded.new_zeros(*presence.shape, *encoded.shape[1:])
         latents[rows] = encoded
         return latents
@@ -104,8 +109,8 @@ class MSGLDM(nn.Module):
 
         Args:
             x: (B, 2M, H, W): M images in [0, 1], then M presence maps (1 where the contrast is there, constant over the
-                slice); with a region mask also its regions and a map that is 1 where it is given. H and W are
-                multiples of 8.
+                slice); with a region mask also its regions and a map that is 1 where it is given; with neighbours
+                also the M images of each of them, nearest first, below before above. H and W are multiples of 8.
 
         Returns:
             (B, M, H, W) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in
@@ -121,11 +126,9 @@ class MSGLDM(nn.Module):
             )
         if self.mode not in MODES:
             raise ValueError(f"mode: {self.mode!r} must be one of {MODES}.")
-        presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
+        image, presence, region = read_exam(x, m, self.region_channels)
         if not presence.any(1).all():
             raise ValueError("x: a sample has no contrast at all (its presence maps are all zero).")
-        image = torch.where(presence.bool()[:, :, None, None], x[:, :m], torch.zeros_like(x[:, :m]))
-        region = x[:, 2 * m :] if self.region_mask else None
         wanted = 1 - presence
         if self.targets is not None:
             chosen = torch.tensor([j in self.targets for j in range(m)], device=x.device)
@@ -134,7 +137,7 @@ class MSGLDM(nn.Module):
         made = self.disentanglement.reconstruct_unseen(structure, wanted).to(x.dtype)
         if self.mode == "sample":
             made = self.sample(image, presence, wanted, structure, made.clamp(0, 1))
-        return torch.where(presence.bool()[:, :, None, None], image, made.clamp(0, 1))
+        return torch.where(presence.bool()[:, :, None, None], image[:, :m], made.clamp(0, 1))
 
     def sample(self, image: Tensor, presence: Tensor, wanted: Tensor, structure: Structure, made: Tensor) -> Tensor:
         """Diffusion sample of the wanted contrasts, started from their reconstruction `made` (B, M, H, W)."""
@@ -171,3 +174,22 @@ class MSGLDM(nn.Module):
         generator = torch.Generator().manual_seed(self.seed)
         draws = [torch.randn(like.shape[1:], generator=generator) for _ in range(max(numbers) + 1)]
         return torch.stack([draws[number] for number in numbers]).to(like)
+
+
+def read_exam(x: Tensor, m: int, region_channels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The parts of the input of `MSGLDM`.
+
+    Args:
+        x: (B, 2m + region_channels + 2 neighbours m, H, W).
+        m: number of contrasts.
+        region_channels: of the region mask, 0 without one.
+
+    Returns:
+        Images (B, (1 + 2 neighbours) m, H, W), zero where absent; presence (B, m), 0 or 1; the region mask, or None.
+    """
+    around = 2 * m + region_channels
+    presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
+    image = torch.cat([x[:, :m], x[:, around:]], dim=1) if x.shape[1] > around else x[:, :m]
+    there = presence.bool().repeat(1, image.shape[1] // m)[:, :, None, None]
+    region = x[:, 2 * m : around] if region_channels else None
+    return torch.where(there, image, torch.zeros_like(image)), presence, region
