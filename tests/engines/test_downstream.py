@@ -91,6 +91,8 @@ def test_the_branch_of_the_model_slice_by_slice():
     assert torch.equal(BranchSegmenter(model)(stack), found)
     with pytest.raises(InputError, match="AverageNetwork has no segmentation branch"):
         BranchSegmenter(AverageNetwork(CONTRASTS))
+    with pytest.raises(InputError, match="branch of a network with neighbours is not applied here"):
+        BranchSegmenter(tiny(neighbours=1))
 
 
 @pytest.fixture
