@@ -30,7 +30,7 @@ class SynthesisOptions:
         seed: of the first sample, at least 0.
         num_train_timesteps: T of the diffusion process.
         region_mask: the lesion label of a subject, where it has one, is a further input.
-        shared_noise: all slices of a sample start from the same noise.
+        noise_depth: slices of a sample within which its noise becomes another, at least 0; 0 is never.
 
     Raises:
         InputError: a value out of its range.
@@ -46,7 +46,7 @@ class SynthesisOptions:
     seed: int = 0
     num_train_timesteps: int = 1000
     region_mask: bool = False
-    shared_noise: bool = True
+    noise_depth: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contrasts", tuple(self.contrasts))
@@ -57,7 +57,7 @@ class SynthesisOptions:
         check_whole("num_samples", self.num_samples, 1)
         check_whole("num_steps", self.num_steps, 1, self.num_train_timesteps)
         check_whole("seed", self.seed, 0)
-        check_switches(shared_noise=self.shared_noise)
+        check_whole("noise_depth", self.noise_depth, 0)
         level = self.start_level
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise InputError(f"start_level {level!r} is not a level of noise", "Use a number above 0, at most 1")
@@ -128,7 +128,7 @@ class SynthesisOptions:
             "start_level": self.start_level,
             "seed": self.seed,
             "region_mask": self.region_mask,
-            "shared_noise": self.shared_noise,
+            "noise_depth": self.noise_depth,
         }
 
 

@@ -23,9 +23,10 @@ class MSGLDM(nn.Module):
 
     `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample"
     encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
-    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. All slices get the
-    same noise, so that those of a volume agree; with `shared_noise` false, the paper's form, each gets its own. It
-    follows from `seed` and the slice's number alone: `positions` (B,), or its place in the batch where that is None.
+    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. The noise of a slice
+    follows from `seed` and the slice's number alone, which is found in `positions` (B,), or is its place in the batch
+    where that is None. `noise_depth` is the number of slices within which the noise becomes another: 1, the paper's
+    form, is a noise of its own for each slice; 0 is one for all.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -33,7 +34,7 @@ class MSGLDM(nn.Module):
         disentanglement: arguments of `Disentanglement` but for num_contrasts.
         diffusion: arguments of `LatentDenoiser` but for the channel counts that follow from the other two.
         num_train_timesteps: T; betas are scaled-linear from 0.0015 to 0.0195.
-        mode, num_steps, start_level, seed, shared_noise: see above; attributes, so that a caller may change them.
+        mode, num_steps, start_level, seed, noise_depth: see above; attributes, so that a caller may change them.
     """
 
     latent_scale: Tensor
@@ -50,7 +51,7 @@ class MSGLDM(nn.Module):
         num_steps: int = 8,
         start_level: float = 0.1,
         seed: int = 0,
-        shared_noise: bool = True,
+        noise_depth: int = 0,
     ) -> None:
         super().__init__()
         m = len(contrasts)
@@ -66,7 +67,7 @@ class MSGLDM(nn.Module):
         schedule = DDPMScheduler(num_train_timesteps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
         self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
-        self.shared_noise = shared_noise
+        self.noise_depth = noise_depth
         self.targets: tuple[int, ...] | None = None
         self.positions: Tensor | None = None
 
@@ -164,16 +165,18 @@ class MSGLDM(nn.Module):
         return self.diffusion.clean(prediction, z_t, self.alphas_cumprod[t])
 
     def _noise(self, like: Tensor) -> Tensor:
-        """Noise for latents (B, c, h, w): of the draws from `seed` the first for all slices, or the k-th for slice k.
+        """Noise for the slices of latents (B, c, h, w), drawn on the CPU so that it does not depend on the device.
 
-        It is drawn on the CPU, so that it does not depend on the device.
+        Every `noise_depth` slices another draw n_i is reached, cos(u) n_i + sin(u) n_(i+1) with u from 0 to pi / 2: the
+        variance stays 1 in between.
         """
-        numbers = [0] * len(like)
-        if not self.shared_noise:
-            numbers = list(range(len(like))) if self.positions is None else self.positions.tolist()
+        numbers = torch.arange(len(like)) if self.positions is None else self.positions.cpu()
+        place = numbers / self.noise_depth if self.noise_depth else torch.zeros(len(like))
+        i = place.long()
+        u = (place - i).view(-1, 1, 1, 1) * torch.pi / 2
         generator = torch.Generator().manual_seed(self.seed)
-        draws = [torch.randn(like.shape[1:], generator=generator) for _ in range(max(numbers) + 1)]
-        return torch.stack([draws[number] for number in numbers]).to(like)
+        draws = torch.stack([torch.randn(like.shape[1:], generator=generator) for _ in range(int(i.max()) + 2)])
+        return (u.cos() * draws[i] + u.sin() * draws[i + 1]).to(like)
 
 
 def read_exam(x: Tensor, m: int, region_channels: int) -> tuple[Tensor, Tensor, Tensor | None]:
