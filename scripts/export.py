@@ -24,7 +24,7 @@ from bundle.errors import InputError, report_plainly
 from bundle.networks.disentanglement import Disentanglement
 from bundle.networks.hfib import HFIB
 from bundle.networks.mmsf import MMSF
-from bundle.networks.msg_ldm import MSGLDM
+from bundle.networks.msg_ldm import MSGLDM, read_exam
 from bundle.networks.structure_encoder import StructureEncoders
 from bundle.networks.weights import load_weights
 
@@ -50,12 +50,12 @@ class EveryEncoder(nn.Module):
         self.encoders = encoders.encoders
 
     def forward(self, image: Tensor, presence: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(B, M, H, W), (B, M) -> S_j of every scale, (M B, c_l, H_l, W_l), and each pair's sample, (M B,)."""
+        """Image and presence as `StructureEncoders` -> S_j, (M B, c_l, H_l, W_l), and each pair's sample, (M B,)."""
         b, m = presence.shape
         encoded = []
         for j in range(m):
             contrast = torch.full((b,), j, device=image.device) if self.shared else None
-            encoded.append(self.encoders[0 if self.shared else j](image[:, j : j + 1], contrast))
+            encoded.append(self.encoders[0 if self.shared else j](image[:, j::m], contrast))
         there = presence.T.reshape(-1, 1, 1, 1)
         sample = torch.arange(b, device=image.device).repeat(m)
         return [torch.cat(scale) * there for scale in zip(*encoded)], sample
@@ -123,13 +123,13 @@ class StructurePath(nn.Module):
 
     def __init__(self, network: MSGLDM) -> None:
         super().__init__()
-        self.num_contrasts, self.region_mask = len(network.contrasts), network.region_mask
+        self.num_contrasts, self.region_channels = len(network.contrasts), network.region_channels
         self.disentanglement = branch_free(network.disentanglement)
         self.disentanglement.decoders = nn.ModuleList()
 
     def forward(self, exam: Tensor) -> Tensor:
         """(B, 2M, H, W) -> (B, c_L, H/2^(L-1), W/2^(L-1))."""
-        return self.disentanglement.encode_structure(*read(exam, self.num_contrasts, self.region_mask)).fused
+        return self.disentanglement.encode_structure(*read_exam(exam, self.num_contrasts, self.region_channels)).fused
 
 
 class MeanPath(nn.Module):
@@ -137,24 +137,17 @@ class MeanPath(nn.Module):
 
     def __init__(self, network: MSGLDM) -> None:
         super().__init__()
-        self.num_contrasts, self.region_mask = len(network.contrasts), network.region_mask
+        self.num_contrasts, self.region_channels = len(network.contrasts), network.region_channels
         self.disentanglement = branch_free(network.disentanglement)
 
     def forward(self, exam: Tensor) -> Tensor:
         """(B, 2M, H, W) -> (B, M, H, W) in [0, 1]."""
-        image, presence, region = read(exam, self.num_contrasts, self.region_mask)
+        image, presence, region = read_exam(exam, self.num_contrasts, self.region_channels)
         structure = self.disentanglement.encode_structure(image, presence, region)
         styles = [style.expand(exam.shape[0], -1) for style in self.disentanglement.style_bank.mean]
         decoders = zip(self.disentanglement.decoders, styles)
         made = torch.cat([decoder(structure.fused, structure.scales, style) for decoder, style in decoders], dim=1)
-        return torch.where(presence.bool()[:, :, None, None], image, made.clamp(0, 1))
-
-
-def read(exam: Tensor, m: int, region_mask: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images (B, M, H, W), zero where absent, presence (B, M) and the region mask, as `MSGLDM.forward` has them."""
-    presence = (exam[:, m : 2 * m].amax((2, 3)) > 0).to(exam.dtype)
-    image = torch.where(presence.bool()[:, :, None, None], exam[:, :m], torch.zeros_like(exam[:, :m]))
-    return image, presence, exam[:, 2 * m :] if region_mask else None
+        return torch.where(presence.bool()[:, :, None, None], image[:, : self.num_contrasts], made.clamp(0, 1))
 
 
 class Encoder(nn.Module):
@@ -247,10 +240,11 @@ def parts_of(network: MSGLDM, size: int) -> list[Part]:
     presence, b = torch.tensor(subsets), len(subsets)
     exam = torch.rand(b, network.in_channels, size, size, generator=draw)
     exam[:, m : 2 * m] = presence[:, :, None, None]
-    exam[:, 2 * m :] = exam[:, 2 * m :].round()
+    around = 2 * m + network.region_channels
+    exam[:, 2 * m : around] = exam[:, 2 * m : around].round()
     if network.region_mask:
-        exam[:, -1] = torch.arange(b).reshape(b, 1, 1) % 2
-    image, _, region = read(exam, m, network.region_mask)
+        exam[:, around - 1] = torch.arange(b).reshape(b, 1, 1) % 2
+    image, _, region = read_exam(exam, m, network.region_channels)
     structure = network.disentanglement.encode_structure(image, presence, region).fused
     available = network.encode_available(image, presence)
     # no empty image, which group normalisation divides by a deviation of nothing but rounding
@@ -263,7 +257,7 @@ def parts_of(network: MSGLDM, size: int) -> list[Part]:
     steps = {"latent": latent, "timestep": timestep, "target": target}
 
     def encode_structure(exam: Tensor) -> Tensor:
-        image, presence, region = read(exam, m, network.region_mask)
+        image, presence, region = read_exam(exam, m, network.region_channels)
         return network.disentanglement.encode_structure(image, presence, region).fused
 
     def denoise(latent: Tensor, timestep: Tensor, target: Tensor, *conditions: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 
 from bundle.networks.disentanglement import Disentanglement
 from tests.conftest import ROOT
@@ -81,6 +82,7 @@ def test_the_networks_are_those_that_the_rows_say():
     assert changed("shared_encoder").encoders.shared and not full.disentanglement.encoders.shared
     assert not changed("paper_skips").decoders[0].skips
     assert changed("region_mask").region_projection is not None
+    assert changed("neighbours").neighbours == 1 and network("train", "neighbours").in_channels == 16
     assert [name for name in changed("normalised_fusion").mmsf[0].state_dict() if "adn.N" in name]
     assert not [name for name in full.disentanglement.mmsf[0].state_dict() if "adn.N" in name]
     assert network("train", "paper_prediction").diffusion.prediction == "noise"
@@ -100,3 +102,31 @@ def test_the_losses_are_those_that_the_rows_say():
         assert loss(name).lambdas == {**full.lambdas, term: 0}
     assert loss("no_freq").sa.frequency_weight == 0 and loss("no_freq").lambdas == full.lambdas
     assert loss("paper_frequency").sa.frequency.paper_form
+
+
+@pytest.mark.parametrize("depth", [1, 9])
+def test_with_neighbours_training_and_inference_give_the_network_the_same_slices(depth):
+    config = parser("train", "neighbours")
+    config.update({"train_window": 16, "slices_per_subject": 40})
+    places = torch.arange(depth) / 100 + 0.5
+    image = places.expand(4, 16, 16, -1).half()
+    item = {
+        "image": image,
+        "regions": image[:3].float(),
+        "brain": torch.ones(1, 16, 16, depth),
+        "exists": torch.ones(4),
+    }
+    cut = Compose(config.get_parsed_content("augment_slice")[:3])
+    windows = cut(item)
+    trained = {tuple(((w["image"][::4, 8, 8].float() - 0.5) * 100).round().int().tolist()) for w in windows}
+    assert all(w["regions"].shape == (3, 16, 16) and torch.equal(w["brain"], torch.ones(1, 16, 16)) for w in windows)
+    assert trained == {(z, max(z - 1, 0), min(z + 1, depth - 1)) for z in range(depth)}
+    seen = set()
+
+    def look(x):
+        seen.update(tuple(row) for row in ((x[:, [0, 8, 12], 8, 8] - 0.5) * 100).round().int().tolist())
+        return x[:, :4]
+
+    stack = torch.cat([torch.zeros(8, 16, 16, 2), torch.cat([image.float(), torch.ones(4, 16, 16, depth)])], dim=-1)
+    parser("inference", "neighbours").get_parsed_content("inferer")(stack[None], look)
+    assert seen == trained

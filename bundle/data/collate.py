@@ -27,24 +27,33 @@ class ExchangeBrightness:
         image: key of the contrasts (M, H, W) in [0, 1], whose medians are taken.
         keys: what is changed.
         brain: key of the mask (1, H, W).
+        neighbours: slices on either side that follow the M contrasts as further channels; they change with them.
 
     Raises:
         ValueError: prob is no probability.
     """
 
     def __init__(
-        self, prob: float, image: str = "image", keys: Sequence[str] = ("image", "seen"), brain: str = "brain"
+        self,
+        prob: float,
+        image: str = "image",
+        keys: Sequence[str] = ("image", "seen"),
+        brain: str = "brain",
+        neighbours: int = 0,
     ) -> None:
         if not 0 <= prob <= 1:
             raise ValueError(f"prob: {prob} must lie in 0..1.")
         self.prob, self.image, self.keys, self.brain = prob, image, tuple(keys), brain
+        self.slices = 1 + 2 * neighbours
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """The batch of the samples, or of the lists of samples, that a data set gives."""
         batch: dict[str, Any] = list_data_collate(samples)
         plain = {key: convert_to_tensor(batch[key], dtype=torch.float32, track_meta=False) for key in self.keys}
-        gamma = self.gamma(plain[self.image], torch.as_tensor(batch[self.brain]) > 0)
-        return {**batch, **{key: image ** gamma[:, :, None, None] for key, image in plain.items()}}
+        contrasts = plain[self.image].shape[1] // self.slices
+        gamma = self.gamma(plain[self.image][:, :contrasts], torch.as_tensor(batch[self.brain]) > 0)
+        exponents = gamma.repeat(1, self.slices)[:, :, None, None]
+        return {**batch, **{key: image**exponents for key, image in plain.items()}}
 
     def gamma(self, image: Tensor, brain: Tensor) -> Tensor:
         """The exponents (B, M) for images (B, M, H, W) with brains (B, 1, H, W); 1 where nothing changes."""

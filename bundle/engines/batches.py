@@ -1,4 +1,7 @@
-"""What each stage makes of a batch of slices: MONAI `prepare_batch` functions."""
+"""What each stage makes of a batch of slices: MONAI `prepare_batch` functions.
+
+"image" and "seen" hold the M contrasts, and may hold those of neighbouring slices behind them, (B, (1 + 2N) M, H, W).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class AutoencoderBatch:
         return image, image
 
     def window(self, seen: Tensor, exists: Tensor, brain: Tensor) -> Tensor:
-        """seen (M, H, W), exists (M,), brain (1, H, W) -> (1, size, size)."""
+        """seen (M [+ more], H, W), exists (M,), brain (1, H, W) -> (1, size, size)."""
         if self.size > min(seen.shape[1:]):
             raise InputError(
                 f"autoencoder_window {self.size} is larger than a slice",
@@ -80,7 +83,8 @@ class DisentanglementBatch:
         )
         again = presence * (torch.rand_like(presence) < self.reconstruct_shown)
         counted = torch.maximum(exists * (1 - presence), again)
-        truth = torch.where(presence.bool()[:, :, None, None], seen, image)
+        m = presence.shape[1]
+        truth = torch.where(presence.bool()[:, :, None, None], seen[:, :m], image[:, :m])
         targets = {"image": truth, "counted": counted, "presence": presence, "regions": regions, "valid": valid}
         region = region_input(regions, valid, self.region_prob) if self.region_mask else None
         return seen, targets, (presence, counted, region), {}
@@ -155,7 +159,7 @@ class RegressionBatch:
 
 
 class ValidationBatch:
-    """The network's input (B, 2M, H, W), and the hidden truth with the brain to score it in.
+    """The network's input (B, C, H, W) as `MSGLDM` has it, and the hidden truth with the brain to score it in.
 
     Args:
         score_shown: score the contrasts that are shown (the autoencoder's ceiling) instead of the hidden ones.
@@ -169,7 +173,10 @@ class ValidationBatch:
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         image, exists, presence, brain = plain(batch, device, non_blocking, "image", "exists", "presence", "brain")
-        maps = presence[:, :, None, None].expand_as(image)
+        m = presence.shape[1]
+        maps = presence[:, :, None, None].expand(-1, -1, *image.shape[2:])
         counted = presence if self.score_shown else exists * (1 - presence)
         withheld = image.new_zeros(len(image), self.regions + 1 if self.regions else 0, *image.shape[2:])
-        return torch.cat([image * maps, maps, withheld], dim=1), {"image": image, "counted": counted, "brain": brain}
+        shown = image * maps.repeat(1, image.shape[1] // m, 1, 1)
+        x = torch.cat([shown[:, :m], maps, withheld, shown[:, m:]], dim=1)
+        return x, {"image": image[:, :m], "counted": counted, "brain": brain}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bundle.errors import InputError
 from bundle.inferers.volume import VolumeInferer
+from bundle.networks.msg_ldm import read_exam
 from bundle.networks.weights import load_weights
 
 REGIONS = ("wt", "tc", "et")  # whole tumour, tumour core, enhancing tumour, in the order of `bundle.data.labels`
@@ -79,7 +80,13 @@ class BranchSegmenter:
             fault = f"{type(network).__name__} has no segmentation branch"
             raise InputError(fault, "Give a MONAI bundle that segments with --segmenter")
         self.network = network
-        self.inferer = VolumeInferer(batch_size, amp, len(network.contrasts), out_channels=len(REGIONS))
+        self.inferer = VolumeInferer(
+            batch_size,
+            amp,
+            num_contrasts=len(network.contrasts),
+            neighbours=network.disentanglement.neighbours,
+            out_channels=len(REGIONS),
+        )
 
     @torch.inference_mode()
     def __call__(self, stack: Tensor) -> Tensor:
@@ -89,9 +96,8 @@ class BranchSegmenter:
 
     def logits(self, x: Tensor) -> Tensor:
         """Slices (B, 2C [+ more], H, W) -> (B, 3, H, W)."""
-        m = len(self.network.contrasts)
-        presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
-        structure = self.network.disentanglement.encode_structure(x[:, :m], presence)
+        image, presence, _ = read_exam(x, len(self.network.contrasts), self.network.region_channels)
+        structure = self.network.disentanglement.encode_structure(image, presence)
         logits: Tensor = self.network.disentanglement.segmentation(structure.scales)
         return logits
 

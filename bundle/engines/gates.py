@@ -14,6 +14,7 @@ from numpy import mean
 from torch import Tensor, nn
 
 from bundle.errors import InputError
+from bundle.networks.msg_ldm import read_exam
 
 NOTE = """\
 Gate: how far MMSF opens for a contrast, from 0 (ignored) to 1, mean over the scales and over the voxels where a given
@@ -110,8 +111,8 @@ class GateMaps:
         Scales are brought to full size bilinearly; the maps of absent contrasts are 0.
         """
         m = len(self.network.contrasts)
-        presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
-        structure = self.network.disentanglement.encode_structure(x[:, :m], presence)
+        image, presence, _ = read_exam(x, m, self.network.region_channels)
+        structure = self.network.disentanglement.encode_structure(image, presence)
         contrast, sample = presence.T.nonzero(as_tuple=True)
         maps = x.new_zeros(len(x), m, *x.shape[2:])
         full = [F.interpolate(w.to(x.dtype), x.shape[2:], mode="bilinear") for w in structure.gates]

@@ -30,6 +30,7 @@ class SynthesisOptions:
         seed: of the first sample, at least 0.
         num_train_timesteps: T of the diffusion process.
         region_mask: the lesion label of a subject, where it has one, is a further input.
+        noise_depth: slices of a sample within which its noise becomes another, at least 0; 0 is never.
 
     Raises:
         InputError: a value out of its range.
@@ -45,6 +46,7 @@ class SynthesisOptions:
     seed: int = 0
     num_train_timesteps: int = 1000
     region_mask: bool = False
+    noise_depth: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contrasts", tuple(self.contrasts))
@@ -55,6 +57,7 @@ class SynthesisOptions:
         check_whole("num_samples", self.num_samples, 1)
         check_whole("num_steps", self.num_steps, 1, self.num_train_timesteps)
         check_whole("seed", self.seed, 0)
+        check_whole("noise_depth", self.noise_depth, 0)
         level = self.start_level
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise InputError(f"start_level {level!r} is not a level of noise", "Use a number above 0, at most 1")
@@ -125,6 +128,7 @@ class SynthesisOptions:
             "start_level": self.start_level,
             "seed": self.seed,
             "region_mask": self.region_mask,
+            "noise_depth": self.noise_depth,
         }
 
 

@@ -24,6 +24,8 @@ class VolumeInferer(Inferer):
         num_contrasts: C; without it, half of the input's channels.
         progress: show the slices of the volume as a bar on a terminal.
         out_channels: K, the channels that the network makes; without it, C.
+        neighbours: slices on either side, of which the network gets the C images as further channels: the nearest
+            first, of two equally near the one below. Beyond the brain's ends its outermost slice is repeated.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class VolumeInferer(Inferer):
         num_contrasts: int | None = None,
         progress: bool = False,
         out_channels: int | None = None,
+        neighbours: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -40,13 +43,15 @@ class VolumeInferer(Inferer):
         self.num_contrasts = num_contrasts
         self.progress = progress
         self.out_channels = out_channels
+        self.offsets = [side * step for step in range(1, neighbours + 1) for side in (-1, 1)]
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Map a volume.
 
         Args:
             inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
-            network: maps slices ``(B, 2C, H, W)`` to ``(B, K, H, W)``.
+            network: maps slices ``(B, 2C [+ more], H, W)`` to ``(B, K, H, W)``. One with an attribute `positions` finds
+                there the numbers of the slices, ``(B,)``, from 0 at the bottom of the volume.
             args, kwargs: passed on to the network.
 
         Returns:
@@ -60,11 +65,17 @@ class VolumeInferer(Inferer):
         filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
         result = volume.new_zeros(self.out_channels or channels, *volume.shape[1:], dtype=torch.float32)
         stack, made = volume.movedim(-1, 0), result.movedim(-1, 0)  # views, (D, 2C, H, W) and (D, K, H, W)
+        told = hasattr(network, "positions")
         hidden = None if self.progress else True  # None: hidden where there is no terminal
         bar = tqdm(total=len(filled), desc="slices", unit="slice", leave=False, disable=hidden)
         with bar, torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
             for where in filled.split(self.batch_size) if len(filled) else ():
-                slices = stack[where].contiguous(memory_format=torch.channels_last)
+                if told:
+                    network.positions = where  # type: ignore[attr-defined]
+                around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
+                slices = torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
                 made[where] = network(slices, *args, **kwargs).float()
                 bar.update(len(where))
+        if told:
+            network.positions = None  # type: ignore[attr-defined]
         return result[None]

@@ -14,6 +14,7 @@ from bundle.metrics import conventions
 from bundle.metrics.brain import HALF_WINDOW, psnr, ssim_brasyn, ssim_map
 from bundle.metrics.sharpness import hfen, sharpness
 from bundle.metrics.similarity import mae, ms_ssim, nmi, nmse
+from bundle.metrics.stripes import gradient_xy, gradient_z, stripes
 
 VolumeDistance = Callable[[Tensor, Tensor, Tensor], float]  # of prediction and truth inside the brain, as `LPIPS`
 
@@ -53,6 +54,9 @@ _PSNR = "10 log10(1 / MSE), intensities in [0, 1], squared error averaged"
 _SSIM = "structural similarity in 3-D (Gaussian window, sigma 1.5 voxels), intensities in [0, 1], map averaged"
 _NMSE = "||pred - truth||^2 / ||truth||^2, 0 to infinity,"
 _MAE = "mean absolute error of intensities in [0, 1]"
+_GRADIENT_Z = "mean |d_z pred - d_z truth| between axial slices 1 mm apart, from 0, intensities in [0, 1],"
+_GRADIENT_XY = "mean |d pred - d truth| between neighbours within axial slices, from 0, intensities in [0, 1],"
+_STRIPES = "gradient_z with the differences averaged over each slice first: jumps of whole slices, from 0,"
 _BRASYN = "BraSyn's SSIM: both images set to 0 except {}, map averaged over the whole volume"
 
 
@@ -75,6 +79,9 @@ MEASURES = {
         _measure(
             "sharpness", "sharpness", "brain", True, 2, "mean gradient over the truth's: 1 as sharp, below blurred,"
         ),
+        _measure("gradient_xy", "gradient_xy", "brain", False, 4, _GRADIENT_XY),
+        _measure("gradient_z", "gradient_z", "brain", False, 4, _GRADIENT_Z),
+        _measure("stripes", "stripes", "brain", False, 4, _STRIPES),
         _measure("psnr_volume", "psnr", "volume", True, 2, _PSNR, "dB"),
         _measure("ssim_volume", "ssim", "volume", True, 3, _SSIM),
         _measure("nmse_volume", "nmse", "volume", False, 4, _NMSE),
@@ -90,7 +97,19 @@ MEASURES = {
         _measure("lpips", "lpips", "brain", False, 3, "learned perceptual distance, mean over axial slices,"),
     ]
 }
-DEFAULTS = ("psnr", "ssim", "ms_ssim", "mae", "nmse", "nmi", "hfen", "sharpness")
+DEFAULTS = (
+    "psnr",
+    "ssim",
+    "ms_ssim",
+    "mae",
+    "nmse",
+    "nmi",
+    "hfen",
+    "sharpness",
+    "gradient_xy",
+    "gradient_z",
+    "stripes",
+)
 
 
 def select(names: Sequence[str], convention: str = "truth") -> list[Measure]:
@@ -116,8 +135,8 @@ def score(
 ) -> dict[str, float]:
     """Name of each measure -> its value for a volume.
 
-    Left out are measures whose region is absent or empty, "lpips" without a network, and BraSyn's for volumes thinner
-    than the window of SSIM.
+    Left out are measures whose region is absent or empty, "lpips" without a network, BraSyn's for volumes thinner than
+    the window of SSIM, and those between slices for a volume of one slice.
 
     Args:
         pred, truth: (X, Y, Z), intensities in [0, 1] as the convention "truth" has them.
@@ -136,6 +155,8 @@ def score(
     usable = [m for m in select(names, convention) if m.metric in metrics and m.region in masks]
     if min(truth.shape) <= 2 * HALF_WINDOW:
         usable = [m for m in usable if m.metric != "ssim_brasyn"]
+    if truth.shape[-1] == 1:
+        usable = [m for m in usable if m.metric not in ("gradient_z", "stripes")]
     pairs = {}
     for name in {m.convention for m in usable}:
         similar = [masks[m.region] for m in usable if m.convention == name and m.metric in ("ssim", "ms_ssim")]
@@ -167,6 +188,9 @@ METRICS: dict[str, Callable[[_Pair, Tensor], float]] = {
     "nmi": lambda pair, mask: nmi(pair.pred, pair.truth, mask),
     "hfen": lambda pair, mask: hfen(pair.pred, pair.truth, mask),
     "sharpness": lambda pair, mask: sharpness(pair.pred, pair.truth, mask),
+    "gradient_xy": lambda pair, mask: gradient_xy(pair.pred, pair.truth, mask),
+    "gradient_z": lambda pair, mask: gradient_z(pair.pred, pair.truth, mask),
+    "stripes": lambda pair, mask: stripes(pair.pred, pair.truth, mask),
     "ssim_brasyn": lambda pair, mask: ssim_brasyn(pair.pred, pair.truth, mask),
 }
 

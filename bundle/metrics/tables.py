@@ -23,7 +23,8 @@ from bundle.metrics.measures import MEASURES, Measure
 KEYS = ("subject", "given", "available", "target", "method", "source")
 QUALITY = ("psnr", "ssim", "dice")  # what the paper's tables show
 # how the parts of a measure's name are printed; all others are acronyms
-WORDS = {word: word for word in ("volume", "lesion", "outside", "sharpness")} | {"brasyn": "BraSyn", "dice": "Dice"}
+WORDS = {word: word for word in ("volume", "lesion", "outside", "sharpness", "gradient", "stripes", "xy", "z")}
+WORDS |= {"brasyn": "BraSyn", "dice": "Dice"}
 PUBLISHED = Path(__file__).with_name("published.json")
 
 Row = Mapping[str, Any]

@@ -46,10 +46,14 @@ class Disentanglement(nn.Module):
             images to D_rec, and with it their brightness, which says how bright the missing one is.
         decoupled: `false` is the paper's ablation "w/o Decoupling+MMSF": one encoder of all contrasts at once, no gates
             and no styles (zeros everywhere; L_sc has nothing to say). `shared` and `fusion_norm` then have no effect.
+        neighbours: slices on either side of a contrast that the structure encoders see, too (2.5-D).
         num_heads: attention heads of MSSE.
         regions: number of lesion regions that D_seg predicts.
         region_mask: accept a lesion mask as a further condition (the paper's experiments). Its projection is added to
             F_s and vanishes exactly where no mask is given, so one model serves both.
+
+    Raises:
+        ValueError: neighbours is no number of slices.
     """
 
     def __init__(
@@ -67,16 +71,20 @@ class Disentanglement(nn.Module):
         region_mask: bool = False,
         fusion_norm: bool = False,
         decoupled: bool = True,
+        neighbours: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(neighbours, int) or neighbours < 0:
+            raise ValueError(f"neighbours: {neighbours!r} must be a whole number of slices, 0 or more.")
         self.num_contrasts = num_contrasts
         self.divisor = 2 ** (len(channels) - 1)
         self.regions = regions
+        self.neighbours = neighbours
         self.encoders: JointEncoder | StructureEncoders
         if decoupled:
-            self.encoders = StructureEncoders(num_contrasts, channels, shared, hfib=hfib)
+            self.encoders = StructureEncoders(num_contrasts, channels, shared, hfib=hfib, neighbours=neighbours)
         else:
-            self.encoders = JointEncoder(num_contrasts, channels, hfib)
+            self.encoders = JointEncoder(num_contrasts, channels, hfib, neighbours)
         norm = ("instance", {"affine": True}) if fusion_norm else None
         self.mmsf = nn.ModuleList(MMSF(c, norm) for c in channels) if decoupled else None
         self.msse = MSSE(channels, num_heads) if msse else None
@@ -91,7 +99,8 @@ class Disentanglement(nn.Module):
         """What the available contrasts say about the anatomy.
 
         Args:
-            image: (B, M, H, W) in [0, 1]; values of absent contrasts are never read.
+            image: (B, (1 + 2 neighbours) M, H, W) in [0, 1]: the M contrasts of the slice itself, then those of its
+                neighbours, nearest first, below before above. Values of absent contrasts are never read.
             presence: (B, M), 1 where a contrast is there; at least one per sample.
             region: (B, regions + 1, H, W): the region mask, then a map that is 1 where the mask is given.
 
@@ -123,7 +132,7 @@ class Disentanglement(nn.Module):
         return list(fused), list(gates)
 
     def encode_style(self, image: Tensor, presence: Tensor) -> Tensor:
-        """Styles (B, M, d) of the available contrasts, zeros elsewhere; absent images are never read."""
+        """Styles (B, M, d) of the available contrasts, zeros elsewhere; absent images and neighbours are never read."""
         style = image.new_zeros(*presence.shape, self.style_bank.mean.shape[1])
         for j, encoder in enumerate(self.style_encoders):
             rows = presence[:, j].nonzero().flatten()

@@ -23,8 +23,10 @@ class MSGLDM(nn.Module):
 
     `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample"
     encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
-    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. Every sample of a
-    batch gets the same noise, so that the slices of a volume agree; `seed` chooses it.
+    in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. The noise of a slice
+    follows from `seed` and the slice's number alone, which is found in `positions` (B,), or is its place in the batch
+    where that is None. `noise_depth` is the number of slices within which the noise becomes another: 1, the paper's
+    form, is a noise of its own for each slice; 0 is one for all.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -32,7 +34,7 @@ class MSGLDM(nn.Module):
         disentanglement: arguments of `Disentanglement` but for num_contrasts.
         diffusion: arguments of `LatentDenoiser` but for the channel counts that follow from the other two.
         num_train_timesteps: T; betas are scaled-linear from 0.0015 to 0.0195.
-        mode, num_steps, start_level, seed: see above; attributes, so that a caller may change them.
+        mode, num_steps, start_level, seed, noise_depth: see above; attributes, so that a caller may change them.
     """
 
     latent_scale: Tensor
@@ -49,6 +51,7 @@ class MSGLDM(nn.Module):
         num_steps: int = 8,
         start_level: float = 0.1,
         seed: int = 0,
+        noise_depth: int = 0,
     ) -> None:
         super().__init__()
         m = len(contrasts)
@@ -64,7 +67,9 @@ class MSGLDM(nn.Module):
         schedule = DDPMScheduler(num_train_timesteps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
         self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
+        self.noise_depth = noise_depth
         self.targets: tuple[int, ...] | None = None
+        self.positions: Tensor | None = None
 
     @property
     def region_mask(self) -> bool:
@@ -72,9 +77,14 @@ class MSGLDM(nn.Module):
         return self.disentanglement.region_projection is not None
 
     @property
+    def region_channels(self) -> int:
+        """Number of input channels of the region mask, 0 without one."""
+        return (self.disentanglement.regions + 1) * self.region_mask
+
+    @property
     def in_channels(self) -> int:
-        """Number of input channels: M images, M presence maps, and the region mask if there is one."""
-        return 2 * len(self.contrasts) + (self.disentanglement.regions + 1) * self.region_mask
+        """Number of input channels: M images, M presence maps, the region mask, and M images for each neighbour."""
+        return 2 * (1 + self.disentanglement.neighbours) * len(self.contrasts) + self.region_channels
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of single-contrast images: (B, 1, H, W) -> (B, c, H/f, W/f), standard deviation near 1.
@@ -88,9 +98,9 @@ class MSGLDM(nn.Module):
         return self.autoencoder.decode(latent / self.latent_scale)
 
     def encode_available(self, image: Tensor, presence: Tensor) -> Tensor:
-        """Latents of the available contrasts, (B, M, H, W) -> (B, M, c, h, w), zeros where absent."""
+        """Latents of the available contrasts, (B, M [+ more], H, W) -> (B, M, c, h, w), zeros where absent."""
         rows = presence.bool()
-        encoded = self.encode(image[rows].unsqueeze(1))
+        encoded = self.encode(image[:, : rows.shape[1]][rows].unsqueeze(1))
         latents = encoded.new_zeros(*presence.shape, *encoded.shape[1:])
         latents[rows] = encoded
         return latents
@@ -100,8 +110,8 @@ class MSGLDM(nn.Module):
 
         Args:
             x: (B, 2M, H, W): M images in [0, 1], then M presence maps (1 where the contrast is there, constant over the
-                slice); with a region mask also its regions and a map that is 1 where it is given. H and W are
-                multiples of 8.
+                slice); with a region mask also its regions and a map that is 1 where it is given; with neighbours
+                also the M images of each of them, nearest first, below before above. H and W are multiples of 8.
 
         Returns:
             (B, M, H, W) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in
@@ -117,11 +127,9 @@ class MSGLDM(nn.Module):
             )
         if self.mode not in MODES:
             raise ValueError(f"mode: {self.mode!r} must be one of {MODES}.")
-        presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
+        image, presence, region = read_exam(x, m, self.region_channels)
         if not presence.any(1).all():
             raise ValueError("x: a sample has no contrast at all (its presence maps are all zero).")
-        image = torch.where(presence.bool()[:, :, None, None], x[:, :m], torch.zeros_like(x[:, :m]))
-        region = x[:, 2 * m :] if self.region_mask else None
         wanted = 1 - presence
         if self.targets is not None:
             chosen = torch.tensor([j in self.targets for j in range(m)], device=x.device)
@@ -130,7 +138,7 @@ class MSGLDM(nn.Module):
         made = self.disentanglement.reconstruct_unseen(structure, wanted).to(x.dtype)
         if self.mode == "sample":
             made = self.sample(image, presence, wanted, structure, made.clamp(0, 1))
-        return torch.where(presence.bool()[:, :, None, None], image, made.clamp(0, 1))
+        return torch.where(presence.bool()[:, :, None, None], image[:, :m], made.clamp(0, 1))
 
     def sample(self, image: Tensor, presence: Tensor, wanted: Tensor, structure: Structure, made: Tensor) -> Tensor:
         """Diffusion sample of the wanted contrasts, started from their reconstruction `made` (B, M, H, W)."""
@@ -138,12 +146,13 @@ class MSGLDM(nn.Module):
         start = round(self.start_level * (len(self.alphas_cumprod) - 1))
         steps = timesteps(start, self.num_steps)
         result = torch.zeros_like(made)
+        noise = self._noise(available[:, 0].float())
         for j in range(len(self.contrasts)):
             rows = wanted[:, j].nonzero().flatten()
             if not rows.numel():
                 continue
             mean = self.encode(made[rows, j : j + 1]).float()
-            z_t = add_noise(mean, self._noise(mean), self.alphas_cumprod[start])
+            z_t = add_noise(mean, noise[rows], self.alphas_cumprod[start])
             condition = self.diffusion.condition(structure.fused[rows], available[rows], presence[rows], mean)
             z_0 = dpm_solver(partial(self._clean, j, condition), z_t, self.alphas_cumprod, steps)
             result[rows, j] = self.decode(z_0).to(made.dtype).squeeze(1)
@@ -156,6 +165,34 @@ class MSGLDM(nn.Module):
         return self.diffusion.clean(prediction, z_t, self.alphas_cumprod[t])
 
     def _noise(self, like: Tensor) -> Tensor:
-        """The same noise for every slice, drawn on the CPU so that it does not depend on the device."""
+        """Noise for the slices of latents (B, c, h, w), drawn on the CPU so that it does not depend on the device.
+
+        Every `noise_depth` slices another draw n_i is reached, cos(u) n_i + sin(u) n_(i+1) with u from 0 to pi / 2: the
+        variance stays 1 in between.
+        """
+        numbers = torch.arange(len(like)) if self.positions is None else self.positions.cpu()
+        place = numbers / self.noise_depth if self.noise_depth else torch.zeros(len(like))
+        i = place.long()
+        u = (place - i).view(-1, 1, 1, 1) * torch.pi / 2
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(1, *like.shape[1:], generator=generator).to(like).expand_as(like)
+        draws = torch.stack([torch.randn(like.shape[1:], generator=generator) for _ in range(int(i.max()) + 2)])
+        return (u.cos() * draws[i] + u.sin() * draws[i + 1]).to(like)
+
+
+def read_exam(x: Tensor, m: int, region_channels: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The parts of the input of `MSGLDM`.
+
+    Args:
+        x: (B, 2m + region_channels + 2 neighbours m, H, W).
+        m: number of contrasts.
+        region_channels: of the region mask, 0 without one.
+
+    Returns:
+        Images (B, (1 + 2 neighbours) m, H, W), zero where absent; presence (B, m), 0 or 1; the region mask, or None.
+    """
+    around = 2 * m + region_channels
+    presence = (x[:, m : 2 * m].amax((2, 3)) > 0).to(x.dtype)
+    image = torch.cat([x[:, :m], x[:, around:]], dim=1) if x.shape[1] > around else x[:, :m]
+    there = presence.bool().repeat(1, image.shape[1] // m)[:, :, None, None]
+    region = x[:, 2 * m : around] if region_channels else None
+    return torch.where(there, image, torch.zeros_like(image)), presence, region

@@ -65,6 +65,7 @@ class StructureEncoders(nn.Module):
         channels: feature channels of the scales 1..L.
         shared: one encoder conditioned on the contrast; its size does not grow with M but for 2 sum(c_l) numbers each.
         norm, hfib: see `StructureEncoder`.
+        neighbours: N further slices of a contrast on either side that its encoder sees, too (2.5-D).
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class StructureEncoders(nn.Module):
         shared: bool = False,
         norm: str | tuple = ("instance", {"affine": True}),
         hfib: bool = True,
+        neighbours: int = 0,
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
         self.shared = shared
         self.encoders = nn.ModuleList(
-            StructureEncoder(channels, num_contrasts if shared else 1, norm, hfib)
+            StructureEncoder(channels, num_contrasts if shared else 1, norm, hfib, 1 + 2 * neighbours)
             for _ in range(1 if shared else num_contrasts)
         )
 
@@ -87,17 +89,18 @@ class StructureEncoders(nn.Module):
         """Encode what is there.
 
         Args:
-            image: (B, M, H, W). Where `presence` is 0 the values are never read.
-            presence: (B, M), 1 where a contrast is there; N ones, at least one.
+            image: (B, (1 + 2 neighbours) M, H, W): the M contrasts of the slice itself, then those of its neighbours.
+                Where `presence` is 0 the values are never read.
+            presence: (B, M), 1 where a contrast is there; P ones, at least one.
 
         Returns:
-            S_j of the scales 1..L for the N available (sample, contrast) pairs, each (N, c_l, H_l, W_l), contrast by
-            contrast; and the sample in 0..B-1 that each pair belongs to, (N,).
+            S_j of the scales 1..L for the P available (sample, contrast) pairs, each (P, c_l, H_l, W_l), contrast by
+            contrast; and the sample in 0..B-1 that each pair belongs to, (P,).
         """
         contrast, sample = presence.T.nonzero(as_tuple=True)
         if not len(sample):
             raise ValueError("presence: no contrast is available in the whole batch, so there is nothing to encode.")
-        x = image[sample, contrast].unsqueeze(1)
+        x = image.unflatten(1, (-1, presence.shape[1]))[sample, :, contrast]
         if self.shared:
             return self.encoders[0](x, contrast), sample
         counts = presence.bool().sum(0).tolist()
@@ -113,15 +116,17 @@ class JointEncoder(nn.Module):
     Args:
         num_contrasts: M.
         channels, hfib: see `StructureEncoder`.
+        neighbours: see `StructureEncoders`.
     """
 
-    def __init__(self, num_contrasts: int, channels: Sequence[int], hfib: bool = True) -> None:
+    def __init__(self, num_contrasts: int, channels: Sequence[int], hfib: bool = True, neighbours: int = 0) -> None:
         super().__init__()
         self.channels = tuple(channels)
-        self.encoder = StructureEncoder(channels, hfib=hfib, in_channels=2 * num_contrasts)
+        self.encoder = StructureEncoder(channels, hfib=hfib, in_channels=(2 + 2 * neighbours) * num_contrasts)
 
     def forward(self, image: Tensor, presence: Tensor) -> list[Tensor]:
-        """image (B, M, H, W), never read where `presence` (B, M) is 0 -> F_1..F_L, (B, c_l, H_l, W_l)."""
-        there = presence.bool()[:, :, None, None].expand_as(image)
-        shown = torch.where(there, image, torch.zeros_like(image))
+        """image and presence as `StructureEncoders` has them -> F_1..F_L, (B, c_l, H_l, W_l)."""
+        m = presence.shape[1]
+        there = presence.bool()[:, :, None, None].expand(-1, -1, *image.shape[2:])
+        shown = torch.where(there.repeat(1, image.shape[1] // m, 1, 1), image, torch.zeros_like(image))
         return self.encoder(torch.cat([shown, there.to(image.dtype)], dim=1))

@@ -19,19 +19,20 @@ from monai.transforms import (
 
 
 class RandAppearanced(MapTransform, Randomizable):
-    """Change gamma, gain, bias field, noise and sharpness of each channel independently.
+    """Change gamma, gain, bias field, noise and sharpness of each contrast independently.
 
     Zeros (background) stay zero and the result is clipped to [0, 1]. The changed copy is what the network sees; what
     it is to make of a hidden contrast stays as it was, since nothing in the input tells how that scanner would differ.
 
     Args:
-        key: image (M, H, W) in [0, 1].
+        key: image ((1 + 2 neighbours) M, H, W) in [0, 1]; the slices of a contrast are changed alike but for the noise.
         result: key of the changed copy.
         gamma: range of the exponent.
         gain: largest relative change of the scale.
         bias: largest coefficient of the polynomial bias field.
         noise: largest standard deviation of the Gaussian noise.
-        prob: probability of each change, per channel.
+        prob: probability of each change, per contrast.
+        neighbours: slices on either side that follow the M contrasts as further channels, see `slice_of`.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class RandAppearanced(MapTransform, Randomizable):
         bias: float = 0.1,
         noise: float = 0.03,
         prob: float = 0.5,
+        neighbours: int = 0,
     ) -> None:
         super().__init__(key)
-        self.result = result
+        self.result, self.slices = result, 1 + 2 * neighbours
         self.change = Compose(
             [
                 RandAdjustContrast(prob=prob, gamma=gamma),
@@ -63,8 +65,6 @@ class RandAppearanced(MapTransform, Randomizable):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image = torch.as_tensor(data[self.keys[0]])
-        channels = [
-            self.change(channel[None]).clamp(0, 1) * (channel[None] > 0) if channel.any() else channel[None]
-            for channel in image
-        ]
-        return {**data, self.result: torch.cat([torch.as_tensor(c) for c in channels])}
+        contrasts = image.unflatten(0, (self.slices, -1)).unbind(1)
+        changed = [self.change(one).clamp(0, 1) * (one > 0) if one.any() else one for one in contrasts]
+        return {**data, self.result: torch.stack([torch.as_tensor(one) for one in changed], dim=1).flatten(0, 1)}

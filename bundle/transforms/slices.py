@@ -10,6 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
+from torch import Tensor
 
 from bundle.transforms.hide import subsets
 
@@ -31,6 +32,33 @@ class SplitPresenced(MapTransform):
         return {**data, self.keys[0]: image.half(), self.exists: exists}
 
 
+class MiddleSliced(MapTransform):
+    """Of volumes of 1 + 2N slices the one in the middle, (c, H, W, 1 + 2N) -> (c, H, W).
+
+    Args:
+        keys: volumes.
+        image: the one of them whose neighbours follow as further channels, see `slice_of`.
+        neighbours: N.
+    """
+
+    def __init__(self, keys: KeysCollection, image: str = "image", neighbours: int = 0) -> None:
+        super().__init__(keys)
+        self.image, self.neighbours = image, neighbours
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        n = self.neighbours
+        return {**data, **{key: slice_of(data[key], n, n if key == self.image else 0) for key in self.keys}}
+
+
+def slice_of(volume: Tensor, z: int, neighbours: int) -> Tensor:
+    """Slice z of a volume (c, H, W, D), then its neighbours as further channels: ((1 + 2 neighbours) c, H, W).
+
+    The nearest come first, of two equally near the one below. Beyond the volume's ends its outermost slice is repeated.
+    """
+    places = [z, *(z + side * step for step in range(1, neighbours + 1) for side in (-1, 1))]
+    return torch.cat([torch.as_tensor(volume)[..., min(max(k, 0), volume.shape[-1] - 1)] for k in places])
+
+
 class FixedSlicesd(MapTransform):
     """Cut a volume into evenly spaced axial slices, each with a fixed set of contrasts to see.
 
@@ -41,13 +69,21 @@ class FixedSlicesd(MapTransform):
         keys: volumes (c, H, W, D) to be cut.
         num_slices: slices per volume; a multiple of 14 asks each subset of four contrasts equally often.
         exists, presence: keys of the contrasts that are there and of those that are shown, (M,).
+        image, neighbours: see `MiddleSliced`.
     """
 
     def __init__(
-        self, keys: KeysCollection, num_slices: int, exists: str = "exists", presence: str = "presence"
+        self,
+        keys: KeysCollection,
+        num_slices: int,
+        exists: str = "exists",
+        presence: str = "presence",
+        image: str = "image",
+        neighbours: int = 0,
     ) -> None:
         super().__init__(keys)
         self.num_slices, self.exists, self.presence = num_slices, exists, presence
+        self.image, self.neighbours = image, neighbours
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         there = data[self.exists].nonzero().flatten()
@@ -59,6 +95,9 @@ class FixedSlicesd(MapTransform):
         for k, z in enumerate(positions if choices else ()):
             presence = torch.zeros_like(data[self.exists])
             presence[there] = torch.tensor(choices[k % len(choices)], dtype=presence.dtype)
-            cut = {key: torch.as_tensor(data[key])[..., int(z)].clone() for key in self.key_iterator(dict(data))}
+            cut = {
+                key: slice_of(data[key], int(z), self.neighbours if key == self.image else 0)
+                for key in self.key_iterator(dict(data))
+            }
             items.append({**data, **cut, self.presence: presence})
         return items

@@ -78,3 +78,19 @@ def test_the_change_is_bounded():
 def test_a_probability_is_asked_for():
     with pytest.raises(ValueError, match="must lie in 0..1"):
         ExchangeBrightness(1.5)
+
+
+def test_neighbouring_slices_change_as_their_own():
+    exams = [sample(0.4, 0), sample(0.6, 1)]
+    stacked = [{**e, **{key: torch.cat([e[key], 0.5 * e[key], e[key]]) for key in ("image", "seen")}} for e in exams]
+    for seed in range(4):
+        torch.manual_seed(seed)
+        batch = ExchangeBrightness(1.0, neighbours=1)(stacked)
+        expected = exchanged(exams, seed=seed)
+        for key in ("image", "seen"):
+            assert batch[key].shape == (2, 6, 16, 16)
+            torch.testing.assert_close(batch[key][:, :2], expected[key])
+            torch.testing.assert_close(batch[key][:, 4:], expected[key])
+            inside = batch["brain"][0, 0] > 0
+            exponents = [batch[key][0, c][inside].log() / stacked[0][key][c][inside].log() for c in (0, 2)]
+            torch.testing.assert_close(exponents[0].mean(), exponents[1].mean(), rtol=1e-3, atol=1e-3)

@@ -186,3 +186,48 @@ def test_a_complete_exam_loses_one_contrast_before_its_structure_is_encoded():
 def test_a_window_larger_than_the_slice_is_refused():
     with pytest.raises(InputError, match="autoencoder_window 64 is larger than a slice"):
         AutoencoderBatch(size=64).window(torch.rand(2, 32, 32), torch.ones(2), torch.ones(1, 32, 32))
+
+
+def with_neighbours(made):
+    """The batch with two more slices behind its own, of what exists, and not a number elsewhere."""
+    there = made["exists"].bool()[:, :, None, None]
+    around = [torch.where(there, torch.rand_like(made["image"]), torch.nan) for _ in range(2)]
+    return {**made, **{key: torch.cat([made[key], *around], dim=1) for key in ("image", "seen")}}
+
+
+def test_neighbours_are_seen_and_never_asked_for():
+    made = batch()
+    more = with_neighbours(made)
+    seen, targets, (presence, counted, _), _ = DisentanglementBatch(reconstruct_shown=1.0)(more)
+    assert torch.equal(seen.nan_to_num(), more["seen"].nan_to_num())
+    torch.testing.assert_close(targets["image"], DisentanglementBatch()(made)[1]["image"])
+    out = tiny(neighbours=1).disentanglement(seen.nan_to_num(7), presence, counted)
+    assert out["reconstruction"].shape == targets["image"].shape and torch.isfinite(out["reconstruction"]).all()
+    window, _ = AutoencoderBatch(size=32, windows=20)(more)
+    own = made["seen"].flatten(0, 1)
+    assert all((window[n, 0] == own).flatten(1).all(1).any() for n in range(len(window)))
+
+
+def test_the_denoiser_learns_with_neighbours():
+    model = tiny(neighbours=1)
+    made = with_neighbours(batch())
+    z_t, truth, (_, target, fused, available, *_), _ = diffusion_batch(model, made)
+    assert target.tolist() == [j for _, j in HIDDEN] and available.shape[:2] == (4, 4)
+    assert all(torch.isfinite(tensor).all() for tensor in (z_t, truth, fused, available))
+    made["seen"][:, 4:] = torch.where(made["seen"][:, 4:].isnan(), torch.nan, 0.0)
+    assert not torch.equal(diffusion_batch(model, made)[2][2], fused)
+
+
+@pytest.mark.parametrize("regions", [0, 3])
+def test_validation_gives_the_network_its_neighbours(regions):
+    made = with_neighbours(batch())
+    made["image"] = made["image"].nan_to_num()
+    model = tiny(neighbours=1, region_mask=bool(regions))
+    x, targets = ValidationBatch(regions=regions)(made)
+    assert x.shape[1] == model.in_channels and torch.equal(targets["image"], made["image"][:, :4])
+    shown = made["presence"].bool()
+    for first, k in ((0, 0), (x.shape[1] - 8, 4), (x.shape[1] - 4, 8)):
+        assert torch.equal(x[:, first : first + 4][shown], made["image"][:, k : k + 4][shown])
+        assert not x[:, first : first + 4][~shown].any()
+    with torch.no_grad():
+        assert torch.isfinite(model(x)).all()

@@ -93,6 +93,17 @@ def test_the_branch_of_the_model_slice_by_slice():
         BranchSegmenter(AverageNetwork(CONTRASTS))
 
 
+def test_the_branch_of_a_model_that_sees_neighbours():
+    model = tiny(neighbours=1)
+    torch.nn.init.normal_(model.disentanglement.segmentation.out.weight, std=3)
+    stack = torch.rand(8, 32, 32, 5)
+    stack[4:] = 1
+    other = stack.clone()
+    other[:4, ..., 4] = torch.rand(4, 32, 32)
+    changed = (BranchSegmenter(model)(stack) ^ BranchSegmenter(model)(other)).flatten(0, 2).any(0)
+    assert changed.tolist() == [False, False, False, True, True]
+
+
 @pytest.fixture
 def segmenter(tmp_path):
     """A bundle of which each region is where a z-scored contrast is above 1: TC t1ce, WT flair, ET t1."""

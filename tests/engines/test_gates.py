@@ -113,6 +113,18 @@ def test_a_volume_has_gates_where_there_is_brain():
         GateMaps(AverageNetwork(CONTRASTS))
 
 
+def test_gates_of_a_network_that_sees_neighbours():
+    model = tiny(neighbours=1)
+    around = torch.rand(1, 8, 32, 32)
+    x = torch.cat([exam((1, 0, 1, 0)), around], dim=1)
+    with torch.inference_mode(), GateReport(model) as gates:
+        model(x)
+        maps = GateMaps(model)(x)
+        other = GateMaps(model)(torch.cat([x[:, :8], 1 - around], dim=1))
+    assert len(gates.report()) == 8 and maps.shape == (1, 4, 32, 32)
+    assert (maps - other)[:, [0, 2]].abs().max() > 1e-5 and not maps[:, [1, 3]].any()
+
+
 def row(subject, given, target, psnr, method="network"):
     return {"subject": subject, "given": given.split(), "target": target, "method": method, "psnr": psnr}
 

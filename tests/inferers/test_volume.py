@@ -51,6 +51,51 @@ def test_other_channels_out():
     assert torch.equal(y[..., 3:18], x[:, :3, :, :, 3:18] + 1) and not y[..., :3].any() and not y[..., 18:].any()
 
 
+class Numbering(Counting):
+    """The number of each slice, as it is told."""
+
+    positions = None
+
+    def forward(self, x):
+        return super().forward(x) * 0 + self.positions.view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_the_network_is_told_which_slices_it_sees(batch_size):
+    network, x = Numbering(), volume()
+    x[:, :4, :, :, 10] = 0
+    y = VolumeInferer(batch_size)(x, network)
+    assert y[0, 0, 0, 0].tolist() == [z if 3 <= z < 18 and z != 10 else 0 for z in range(21)]
+    assert network.positions is None
+
+
+class Seeing(nn.Module):
+    """The mean over each slice of all that the network is given beyond 2C channels."""
+
+    def forward(self, x):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        return x[:, 8:].mean((2, 3), keepdim=True).expand(-1, -1, *x.shape[2:]).contiguous()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_neighbours_come_nearest_first_and_the_brain_ends_with_its_outermost_slices(batch_size):
+    x = torch.zeros(1, 8, 8, 8, 12)
+    x[:, 0] = torch.arange(12.0)
+    x[..., [0, 1, 10, 11]] = 0  # no brain
+    x[:, 4] = 1
+    seen = {}
+
+    class Network(Seeing):
+        def forward(self, x):
+            assert x.shape[1] == 8 + 4 * 4
+            for given, around in zip(x[:, 0, 0, 0].tolist(), super().forward(x)[:, ::4, 0, 0].tolist()):
+                seen[given] = around
+            return x[:, :4]
+
+    VolumeInferer(batch_size, neighbours=2)(x, Network())
+    assert seen == {z: [max(z - 1, 2), min(z + 1, 9), max(z - 2, 2), min(z + 2, 9)] for z in range(2, 10)}
+
+
 def test_amp():
     network = nn.Conv2d(8, 4, 3, padding=1)
     with torch.no_grad():

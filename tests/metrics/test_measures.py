@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.metrics import brain, measures, sharpness, similarity
+from bundle.metrics import brain, measures, sharpness, similarity, stripes
 from bundle.metrics.conventions import CONVENTIONS, apply
 from bundle.metrics.measures import DEFAULTS, MEASURES, METRICS, score, select
 
@@ -28,7 +28,7 @@ def case():
 def test_the_table():
     assert set(DEFAULTS) < set(MEASURES)
     assert list(MEASURES) == [
-        *("psnr", "ssim", "ms_ssim", "mae", "nmse", "nmi", "hfen", "sharpness"),
+        *("psnr", "ssim", "ms_ssim", "mae", "nmse", "nmi", "hfen", "sharpness", "gradient_xy", "gradient_z", "stripes"),
         *("psnr_volume", "ssim_volume", "nmse_volume"),
         *("psnr_lesion", "ssim_lesion", "mae_lesion", "psnr_outside", "ssim_outside"),
         *("ssim_brasyn_lesion", "ssim_brasyn_outside", "lpips"),
@@ -38,10 +38,20 @@ def test_the_table():
         assert measure.metric in {*METRICS, "lpips"}
         assert measure.convention in CONVENTIONS
         assert measure.region in {"brain", "volume", "lesion", "outside"}
-        assert measure.region in name or "_" not in name or name == "ms_ssim"
+        assert measure.region in name or "_" not in name or name in ("ms_ssim", "gradient_xy", "gradient_z")
         assert measure.unit == ("dB" if measure.metric == "psnr" else "")
     lower = {name for name, measure in MEASURES.items() if not measure.higher_is_better}
-    assert lower == {"mae", "nmse", "hfen", "nmse_volume", "mae_lesion", "lpips"}
+    assert lower == {
+        "mae",
+        "nmse",
+        "hfen",
+        "gradient_xy",
+        "gradient_z",
+        "stripes",
+        "nmse_volume",
+        "mae_lesion",
+        "lpips",
+    }
 
 
 def test_each_measure_is_its_metric_in_its_region():
@@ -59,6 +69,9 @@ def test_each_measure_is_its_metric_in_its_region():
         "nmi": similarity.nmi(pred, truth, inside),
         "hfen": sharpness.hfen(pred, truth, inside),
         "sharpness": sharpness.sharpness(pred, truth, inside),
+        "gradient_xy": stripes.gradient_xy(pred, truth, inside),
+        "gradient_z": stripes.gradient_z(pred, truth, inside),
+        "stripes": stripes.stripes(pred, truth, inside),
         "psnr_volume": brain.psnr(pred, truth, everywhere),
         "ssim_volume": brain.ssim(pred, truth, everywhere),
         "nmse_volume": similarity.nmse(pred, truth, everywhere),
@@ -107,6 +120,13 @@ def test_thin_volumes_have_no_score_of_brasyn():
     thin = {name: mask[..., 8:18] for name, mask in regions.items()}
     result = score(pred[..., 8:18], truth[..., 8:18], thin, list(MEASURES))
     assert set(MEASURES) - set(result) == {"lpips", "ssim_brasyn_lesion", "ssim_brasyn_outside"}
+
+
+def test_a_single_slice_has_no_neighbours():
+    pred, truth, regions = case()
+    one = {name: mask[..., 12:13] for name, mask in regions.items()}
+    result = score(pred[..., 12:13], truth[..., 12:13], one, ["psnr", "gradient_z", "stripes"])
+    assert list(result) == ["psnr"]
 
 
 def test_maps_of_similarity_are_computed_once_per_convention(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -114,6 +116,65 @@ def test_a_seed_decides_the_sample_and_the_slices_share_their_noise() -> None:
     assert torch.equal(run(model, one, "sample"), run(model, one, "sample"))
     model.seed = 1
     assert (run(model, one, "sample")[:, 1] - both[:1, 1]).abs().max() > 1e-3
+
+
+def test_with_noise_of_its_own_a_slice_is_the_same_in_any_batch() -> None:
+    model, one = tiny(), exam((1, 0, 1, 1))
+    shared = run(model, one, "sample")
+    model.noise_depth = 1
+    three = run(model, one.expand(3, -1, -1, -1), "sample")
+    torch.testing.assert_close(three[:1], shared, atol=1e-5, rtol=0)  # both are the first draw
+    assert (three[1] - three[0])[1].abs().max() > 1e-3 and (three[2] - three[1])[1].abs().max() > 1e-3
+    model.positions = torch.tensor([2, 0])
+    torch.testing.assert_close(run(model, one.expand(2, -1, -1, -1), "sample"), three[[2, 0]], atol=1e-5, rtol=0)
+
+
+def test_noise_becomes_another_within_its_depth() -> None:
+    model, like = tiny(), torch.zeros(13, 8, 40, 40)
+    draws = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(like.shape[1:], generator=draws) for _ in range(2))
+    assert torch.equal(model._noise(like), first.expand_as(like))
+    model.noise_depth = 4
+    noise = model._noise(like)
+    assert torch.equal(noise[0], first) and torch.allclose(noise[4], second, atol=1e-6)
+    assert torch.allclose(noise[2], (first + second) / 2**0.5, atol=1e-6)
+    assert (noise.std((1, 2, 3)) - 1).abs().max() < 0.03
+    alike = torch.corrcoef(noise.flatten(1))
+    for k in range(9):  # the cosine of the part of a right angle that lies between two slices
+        assert alike[0, k] == pytest.approx(max(0, math.cos(k / 4 * math.pi / 2)), abs=0.03)
+    model.positions = torch.tensor([7, 2])
+    assert torch.equal(model._noise(like[:2]), noise[[7, 2]])
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared": True}, {"decoupled": False}, {"region_mask": True}], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_neighbours_are_seen_of_what_is_there_and_never_of_what_is_missing(
+    mode: str, settings: dict[str, bool]
+) -> None:
+    model = tiny(neighbours=1, **settings)
+    x = torch.cat([exam((1, 0, 1, 0)), torch.zeros(1, model.region_channels, 32, 32), torch.rand(1, 8, 32, 32)], 1)
+    assert x.shape[1] == model.in_channels
+    before, around = run(model, x, mode), x.shape[1] - 8
+    assert torch.equal(before[:, [0, 2]], x[:, [0, 2]])
+    missing = x.clone()
+    missing[:, [around + 1, around + 3, around + 5, around + 7]] = float("nan")
+    assert torch.equal(run(model, missing, mode), before)
+    for channel in (around, around + 2, around + 4, around + 6):  # t1 and t2, below and above
+        other = x.clone()
+        other[:, channel] = 1 - other[:, channel]
+        assert (run(model, other, mode) - before)[:, [1, 3]].abs().max() > 1e-5
+
+
+def test_without_neighbours_the_weights_are_those_of_the_network_without_the_switch() -> None:
+    shapes = {name: tensor.shape for name, tensor in tiny().state_dict().items()}
+    assert {name: tensor.shape for name, tensor in tiny(neighbours=0).state_dict().items()} == shapes
+    wider = {name: tensor.shape for name, tensor in tiny(neighbours=1).state_dict().items()}
+    changed = {name for name in shapes if wider[name] != shapes[name]}
+    assert changed and all(name.startswith("disentanglement.encoders.encoders.") for name in changed)
+    assert {wider[name][1] for name in changed} == {3}
+    for wrong in (-1, 0.5, "1"):
+        with pytest.raises(ValueError, match="must be a whole number of slices, 0 or more"):
+            tiny(neighbours=wrong)
 
 
 def test_a_region_mask_changes_the_result_and_its_absence_changes_nothing() -> None:

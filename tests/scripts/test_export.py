@@ -51,9 +51,11 @@ def exams(network: MSGLDM, *shape: int) -> torch.Tensor:
     exam = torch.rand(b, network.in_channels, h, w)
     presence = torch.rand(b, m) < 0.6
     presence[torch.arange(b), torch.randint(m, (b,))] = True
-    exam[:, :m][~presence] = torch.nan
+    around = 2 * m + network.region_channels
+    for first in (0, *range(around, network.in_channels, m)):
+        exam[:, first : first + m][~presence] = torch.nan
     exam[:, m : 2 * m] = presence[:, :, None, None].float()
-    exam[:, 2 * m :] = exam[:, 2 * m :].round()
+    exam[:, 2 * m : around] = exam[:, 2 * m : around].round()
     return exam
 
 
@@ -61,7 +63,8 @@ def exams(network: MSGLDM, *shape: int) -> torch.Tensor:
     "switch",
     [
         *({}, {"shared": True}, {"skips": False}, {"hfib": False}, {"msse": False}),
-        *({"fusion_norm": True}, {"region_mask": True}, {"decoupled": False}),
+        *({"fusion_norm": True}, {"region_mask": True}, {"decoupled": False}, {"neighbours": 1}),
+        *({"neighbours": 2, "shared": True}, {"neighbours": 1, "region_mask": True}),
     ],
     ids=str,
 )
@@ -77,8 +80,10 @@ def test_without_branches_the_network_does_the_same(switch: dict) -> None:
         expected = network(exam)
         assert expected[:, :m][exam[:, m : 2 * m] == 0].std() > 0.01
         torch.testing.assert_close(mean(exam), expected, rtol=0, atol=1e-5)
-        image, presence = exam[:, :m].nan_to_num(), exam[:, m : 2 * m].amax((2, 3))
-        region = exam[:, 2 * m :] if network.region_mask else None
+        around = 2 * m + network.region_channels
+        image = torch.cat([exam[:, :m], exam[:, around:]], dim=1).nan_to_num()
+        presence = exam[:, m : 2 * m].amax((2, 3))
+        region = exam[:, 2 * m : around] if network.region_mask else None
         fused = network.disentanglement.encode_structure(image, presence, region).fused
         torch.testing.assert_close(structure(exam), fused, rtol=0, atol=2e-5 * float(fused.abs().max()))
 

@@ -49,3 +49,13 @@ def test_probability_and_seed():
     assert torch.equal(changed(image, prob=0.0), image)
     assert torch.equal(changed(image, 3, prob=1.0), changed(image, 3, prob=1.0))
     assert not torch.equal(changed(image, 3, prob=1.0), changed(image, 4, prob=1.0))
+
+
+def test_a_slice_and_its_neighbours_change_alike():
+    image = made_up()
+    seen = changed(torch.cat([image] * 3), prob=1.0, noise=0.0, neighbours=1)
+    assert seen.shape == (9, 48, 48)
+    assert torch.equal(seen[:3], seen[3:6]) and torch.equal(seen[:3], seen[6:])
+    assert (seen[0] - seen[1]).abs().mean() > 0.005  # the contrasts do not
+    noisy = changed(torch.cat([image] * 3), prob=1.0, noise=0.2, neighbours=1)
+    assert (noisy[0] - noisy[3]).abs().mean() > 0.001  # a scanner's noise is another in each slice

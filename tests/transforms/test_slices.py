@@ -6,7 +6,7 @@ from monai.data import DataLoader, MetaTensor, PersistentDataset
 from monai.transforms import Compose, SelectItemsd
 
 from bundle.transforms.hide import RandHideContrastsd
-from bundle.transforms.slices import FixedSlicesd, SplitPresenced
+from bundle.transforms.slices import FixedSlicesd, MiddleSliced, SplitPresenced, slice_of
 
 
 def stack(exists, depth=10):
@@ -64,3 +64,36 @@ def test_slices_are_cut_where_they_should_be():
 
 def test_a_single_contrast_leaves_nothing_to_ask():
     assert FixedSlicesd(["image"], 14)(SplitPresenced()({"image": stack([0, 0, 1, 0])})) == []
+
+
+def heights(image):
+    """The slice that each channel of `stack` comes from."""
+    return [round(float(channel[0, 0]) / 0.01) % 10 for channel in image]
+
+
+@pytest.mark.parametrize(
+    ("z", "neighbours", "places"),
+    [(4, 0, [4]), (4, 1, [4, 3, 5]), (4, 2, [4, 3, 5, 2, 6]), (0, 1, [0, 0, 1]), (9, 2, [9, 8, 9, 7, 9])],
+)
+def test_neighbours_follow_nearest_first_and_the_border_is_repeated(z, neighbours, places):
+    volume = stack([1, 1])[:2]
+    cut = slice_of(volume, z, neighbours)
+    assert cut.shape == (2 * len(places), 8, 8)
+    assert heights(cut[::2]) == heights(cut[1::2]) == places
+    assert torch.equal(cut[1] - cut[0], torch.full((8, 8), 0.1))  # the contrasts of a slice lie side by side
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_the_middle_of_a_window_has_neighbours_in_the_image_alone(neighbours):
+    window = stack([1, 1])[:2, ..., 3 : 4 + 2 * neighbours]
+    item = MiddleSliced(["image", "brain"], neighbours=neighbours)({"image": window, "brain": window[:1], "exists": 1})
+    assert item["image"].shape == (2 * (1 + 2 * neighbours), 8, 8) and item["brain"].shape == (1, 8, 8)
+    assert heights(item["image"][::2]) == ([4, 3, 5] if neighbours else [3]) and item["exists"] == 1
+    assert torch.equal(item["brain"][0], item["image"][0])
+
+
+def test_fixed_slices_have_neighbours_in_the_image_alone():
+    item = SplitPresenced()({"image": stack([1, 1])})
+    cut = FixedSlicesd(["image", "brain"], 3, neighbours=1)({**item, "brain": item["image"][:1]})
+    assert [heights(i["image"][::2]) for i in cut] == [[1, 0, 2], [5, 4, 6], [8, 7, 9]]
+    assert [i["brain"].shape for i in cut] == [(1, 8, 8)] * 3
