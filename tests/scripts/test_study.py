@@ -234,7 +234,7 @@ def test_rows_that_the_mode_leaves_as_they_are(words, ran, capsys):
 @pytest.mark.parametrize(
     ("further", "line"),
     [
-        (("--names", "hfib"), "there is no row 'hfib' in ablations. Use --names with some of full, no_decoupling"),
+        (("--names", "hfib"), "there is no row 'hfib' in ablations. Use --names with some of full, neighbours"),
         (("--batchsize", "8"), "option --batchsize is unknown to the configs"),
         (("--epoch", "8"), "option --epoch is unknown to the configs"),
         (("--weights", "w.pt"), "option --weights is set by the study"),
