@@ -24,6 +24,8 @@ CONTENTS = (
     "docs/README.md",
     "docs/baselines.md",
     "docs/data_license.txt",
+    "docs/design.md",
+    "docs/evaluation.md",
     "docs/results.md",
     "docs/images/*",
     "models/*",
