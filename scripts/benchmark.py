@@ -210,6 +210,13 @@ def parse(item: str) -> tuple[str, Any]:
         return key, value
 
 
+def check_files(settings: Sequence[str]) -> None:
+    """InputError where a file of the settings is missing."""
+    for file in (Path(item) for item in settings if "=" not in item):
+        if not file.is_file():
+            raise InputError("is no file of settings", "Name a JSON file, or key=value", file)
+
+
 def cpu_seconds() -> float:
     """User and system time of this process and of those that it has waited for."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -356,9 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.repeats < 1:
         raise InputError(f"repeats is {options.repeats}", "Use --repeats with a whole number of at least 1")
     chosen = [options.settings] if options.against is None else [options.settings, options.against]
-    for file in (Path(item) for settings in chosen for item in settings if "=" not in item):
-        if not file.is_file():
-            raise InputError("is no file of settings", "Name a JSON file, or key=value", file)
+    for settings in chosen:
+        check_files(settings)
     with tempfile.TemporaryDirectory() as folder:
         benchmarks = [Benchmark(one, options.shape, Path(folder) / str(number)) for number, one in enumerate(chosen)]
         timings = measure(benchmarks, options.repeats, options.skip)

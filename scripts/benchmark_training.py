@@ -23,7 +23,7 @@ from monai.utils import set_determinism
 from bundle.data.output import as_json, write_text
 from bundle.engines.stage import Stage
 from bundle.errors import InputError, report_plainly
-from scripts.benchmark import Timing, cpu_seconds, device_name, parse, write_subject
+from scripts.benchmark import Timing, check_files, cpu_seconds, device_name, parse, write_subject
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train.json"
 STAGES = {"autoencoder": "autoencoder", "disentanglement": "disentanglement", "diffusion": "train::trainer"}
@@ -187,9 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("steps", "subjects"):
         if getattr(options, name) < 1:
             raise InputError(f"{name} is {getattr(options, name)}", f"Use --{name} with a whole number of at least 1")
-    for file in (Path(item) for item in options.settings if "=" not in item):
-        if not file.is_file():
-            raise InputError("is no file of settings", "Name a JSON file, or key=value", file)
+    check_files(options.settings)
     with tempfile.TemporaryDirectory() as folder:
         made = TrainingBenchmark(options.settings, options.shape, options.subjects, options.steps, Path(folder))
         prepared = made.prepare()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-class Completion(nn.Module):
+class Completion(nn.Module, ABC):
     """A network that completes an exam; what is made of the missing contrasts is left to `make`.
 
     `mode`, `num_steps`, `start_level`, `seed` and `targets` are attributes that a caller sets; a method takes what it
@@ -24,9 +25,9 @@ class Completion(nn.Module):
         self.mode, self.num_steps, self.start_level, self.seed = "mean", 1, 1.0, 0
         self.targets: tuple[int, ...] | None = None
 
+    @abstractmethod
     def make(self, image: Tensor, presence: Tensor) -> Tensor:
         """Available contrasts, zeros where missing, and presence maps, both (B, M, H, W) -> all contrasts, the same."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2M, H, W) -> (B, M, H, W): the available contrasts as they came, the missing ones made, in [0, 1].
