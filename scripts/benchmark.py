@@ -35,6 +35,7 @@ from bundle.data.output import as_json, write_text
 from bundle.engines.options import SynthesisOptions
 from bundle.engines.synthesis import SynthesisEvaluator
 from bundle.errors import InputError, report_plainly
+from bundle.networks.msg_ldm import read_exam
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "inference.json"
 START = "import monai.bundle, bundle.engines.synthesis, bundle.networks.msg_ldm, bundle.transforms.exam"
@@ -126,15 +127,15 @@ class Benchmark:
 
     def calls(self, image: Callable[[], Tensor]) -> dict[str, Callable[[], Any]]:
         """The calls of the network for a batch of slices from the middle of a stack (2C, H, W, D): name -> call."""
-        network, d = self.network, {}
-        m = len(network.contrasts)
+        network = self.network
+        d: dict[str, Any] = {}
 
         def structure() -> None:
             stack = convert_to_tensor(image(), track_meta=False)
             first = max((stack.shape[-1] - self.batch_size) // 2, 0)
             x = stack[..., first : first + self.batch_size].movedim(-1, 0).to(self.device)
-            d["image"] = x[:, :m].contiguous(memory_format=torch.channels_last)
-            d["presence"] = (x[:, m : 2 * m].amax((2, 3)) > 0).float()
+            batch, d["presence"], _ = read_exam(x, len(network.contrasts), network.region_channels)
+            d["image"] = batch.contiguous(memory_format=torch.channels_last)
             d["structure"] = network.disentanglement.encode_structure(d["image"], d["presence"])
 
         def mean() -> None:
