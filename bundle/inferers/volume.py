@@ -11,11 +11,15 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
+MULTIPLE = 16  # voxels: what the sides of a window are multiples of, where the volume allows it
+
 
 class VolumeInferer(Inferer):
     """Run a slice network over the axial slices of one volume, only where there is brain.
 
     MONAI's ``SliceInferer`` would run every slice, of which a quarter to a half are empty, and only at one fixed size.
+    All slices are cut to one window around the brain. That takes less time, and the statistics of instance
+    normalisation are then those of a window that is mostly brain, as in training, not of the air around it.
 
     Args:
         batch_size: slices per call of the network. On a CPU few: activations beyond 32 MB are mapped anew by every
@@ -26,6 +30,7 @@ class VolumeInferer(Inferer):
         out_channels: K, the channels that the network makes; without it, C.
         neighbours: slices on either side, of which the network gets the C images as further channels: the nearest
             first, of two equally near the one below. Beyond the brain's ends its outermost slice is repeated.
+        smallest_side: of the window, in voxels; it grows to hold the brain.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class VolumeInferer(Inferer):
         progress: bool = False,
         out_channels: int | None = None,
         neighbours: int = 0,
+        smallest_side: int = MULTIPLE,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -43,6 +49,7 @@ class VolumeInferer(Inferer):
         self.num_contrasts = num_contrasts
         self.progress = progress
         self.out_channels = out_channels
+        self.smallest_side = smallest_side
         self.offsets = [side * step for step in range(1, neighbours + 1) for side in (-1, 1)]
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -55,16 +62,19 @@ class VolumeInferer(Inferer):
             args, kwargs: passed on to the network.
 
         Returns:
-            ``(1, K, H, W, D)``, float32, on the device of ``inputs``; 0 in slices without brain.
+            ``(1, K, H, W, D)``, float32, on the device of ``inputs``; 0 outside the window and in slices without brain.
         """
         if inputs.shape[0] != 1:
             raise ValueError(f"inputs: a batch of {inputs.shape[0]} volumes, but only 1 is taken at a time.")
         # plain: a MetaTensor drags its metadata through every operation of the network
         volume = convert_to_tensor(inputs, track_meta=False)[0]
         channels = self.num_contrasts or volume.shape[0] // 2
-        filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
+        brain = volume[:channels].ne(0).any(0)
+        filled = brain.flatten(0, 1).any(0).nonzero().flatten()
         result = volume.new_zeros(self.out_channels or channels, *volume.shape[1:], dtype=torch.float32)
-        stack, made = volume.movedim(-1, 0), result.movedim(-1, 0)  # views, (D, 2C, H, W) and (D, K, H, W)
+        rows, columns = (span(brain.any(2).any(1 - axis), self.smallest_side) for axis in (0, 1))
+        # views, (D, 2C, H, W) and (D, K, H, W)
+        stack, made = (each[:, rows, columns].movedim(-1, 0) for each in (volume, result))
         told = hasattr(network, "positions")
         hidden = None if self.progress else True  # None: hidden where there is no terminal
         bar = tqdm(total=len(filled), desc="slices", unit="slice", leave=False, disable=hidden)
@@ -79,3 +89,17 @@ class VolumeInferer(Inferer):
         if told:
             network.positions = None  # type: ignore[attr-defined]
         return result[None]
+
+
+def span(filled: Tensor, smallest: int = MULTIPLE) -> slice:
+    """The window along a line: all that is filled in its middle, a multiple of `MULTIPLE` long, inside the line.
+
+    Args:
+        filled: (N,), where there is something.
+        smallest: length of the window, if that is more; N, if that is less than either.
+    """
+    places = filled.nonzero().flatten().tolist() or [0]
+    first, last = places[0], places[-1] + 1
+    length = min(-(-max(last - first, smallest) // MULTIPLE) * MULTIPLE, len(filled))
+    start = min(max((first + last - length) // 2, 0), len(filled) - length)
+    return slice(start, start + length)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.inferers.volume import VolumeInferer
+from bundle.inferers.volume import VolumeInferer, span
 
 
 class Counting(nn.Module):
@@ -35,7 +35,9 @@ def test_slices_with_brain_only(batch_size):
     y = VolumeInferer(batch_size)(x, network)
     assert sum(network.batches) == 14 and max(network.batches) <= batch_size
     assert y.shape == (1, 4, 16, 24, 21) and y.dtype == torch.float32
-    expected = 2 * x[:, :4] + x[:, 4:] * (x[:, :4] != 0).flatten(0, 3).any(0)
+    window = torch.zeros(16, 24, 1)
+    window[:, 4:20] = 1  # 16 columns around those of the brain, 5 to 19
+    expected = 2 * x[:, :4] + x[:, 4:] * window * (x[:, :4] != 0).flatten(0, 3).any(0)
     assert torch.equal(y, expected)
 
 
@@ -48,7 +50,43 @@ def test_other_channels_out():
     x = volume()
     y = VolumeInferer(4, num_contrasts=4, out_channels=3)(x, lambda slices: slices[:, :3] + 1)
     assert y.shape == (1, 3, 16, 24, 21)
-    assert torch.equal(y[..., 3:18], x[:, :3, :, :, 3:18] + 1) and not y[..., :3].any() and not y[..., 18:].any()
+    made = y[..., 4:20, 3:18]  # where the brain is
+    assert torch.equal(made, x[:, :3, :, 4:20, 3:18] + 1) and not y[..., :3].any() and not y[..., 18:].any()
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "smallest", "window"),
+    [
+        (50, 150, 16, (44, 156)),  # 101 voxels in 112
+        (40, 167, 16, (40, 168)),  # a multiple of 16 as it is
+        (50, 150, 128, (36, 164)),
+        (0, 99, 16, (0, 112)),  # at an end
+        (95, 191, 16, (80, 192)),
+        (3, 188, 16, (0, 192)),
+        (50, 150, 512, (0, 192)),  # more than there is
+    ],
+)
+def test_window_around_the_brain(first, last, smallest, window):
+    line = torch.zeros(192, dtype=torch.bool)
+    line[[first, last]] = True
+    assert span(line, smallest) == slice(*window)
+
+
+def test_a_line_shorter_than_the_multiple_is_taken_whole():
+    assert span(torch.ones(5, dtype=torch.bool)) == slice(0, 5)
+
+
+def test_sides_of_the_window():
+    x, sides = torch.zeros(1, 8, 64, 64, 6), []
+    x[:, :4, 20:30, 10:50, 2:4] = 1
+
+    def network(slices):
+        sides.append(tuple(slices.shape[2:]))
+        return slices[:, :4]
+
+    for smallest in (16, 32, 64):
+        assert torch.equal(VolumeInferer(smallest_side=smallest)(x, network), x[:, :4])
+    assert sides == [(16, 48), (32, 48), (64, 64)]
 
 
 class Numbering(Counting):
@@ -65,7 +103,7 @@ def test_the_network_is_told_which_slices_it_sees(batch_size):
     network, x = Numbering(), volume()
     x[:, :4, :, :, 10] = 0
     y = VolumeInferer(batch_size)(x, network)
-    assert y[0, 0, 0, 0].tolist() == [z if 3 <= z < 18 and z != 10 else 0 for z in range(21)]
+    assert y[0, 0, 0, 10].tolist() == [z if 3 <= z < 18 and z != 10 else 0 for z in range(21)]
     assert network.positions is None
 
 
