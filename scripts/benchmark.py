@@ -75,7 +75,9 @@ class Benchmark:
         parser.update({"weights": str(folder / "model.pt")})
         self.evaluator: SynthesisEvaluator = parser.get_parsed_content("evaluator")
         self.device, self.amp = torch.device(self.evaluator.state.device), bool(self.evaluator.inferer.amp)
-        self.batch_size: int = self.evaluator.inferer.batch_size
+        inferer: Any = self.evaluator.inferer
+        self.batch_size: int = inferer.batch_size
+        self.window = inferer.window
         self.network: Any = self.evaluator.network.eval()
         self.folder = folder
 
@@ -133,7 +135,8 @@ class Benchmark:
         def structure() -> None:
             stack = convert_to_tensor(image(), track_meta=False)
             first = max((stack.shape[-1] - self.batch_size) // 2, 0)
-            x = stack[..., first : first + self.batch_size].movedim(-1, 0).to(self.device)
+            rows, columns = self.window(stack[: len(network.contrasts)])
+            x = stack[:, rows, columns, first : first + self.batch_size].movedim(-1, 0).to(self.device)
             batch, d["presence"], _ = read_exam(x, len(network.contrasts), network.region_channels)
             d["image"] = batch.contiguous(memory_format=torch.channels_last)
             d["structure"] = network.disentanglement.encode_structure(d["image"], d["presence"])

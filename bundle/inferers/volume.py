@@ -69,10 +69,9 @@ class VolumeInferer(Inferer):
         # plain: a MetaTensor drags its metadata through every operation of the network
         volume = convert_to_tensor(inputs, track_meta=False)[0]
         channels = self.num_contrasts or volume.shape[0] // 2
-        brain = volume[:channels].ne(0).any(0)
-        filled = brain.flatten(0, 1).any(0).nonzero().flatten()
+        filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
         result = volume.new_zeros(self.out_channels or channels, *volume.shape[1:], dtype=torch.float32)
-        rows, columns = (span(brain.any(2).any(1 - axis), self.smallest_side) for axis in (0, 1))
+        rows, columns = self.window(volume[:channels])
         # views, (D, 2C, H, W) and (D, K, H, W)
         stack, made = (each[:, rows, columns].movedim(-1, 0) for each in (volume, result))
         told = hasattr(network, "positions")
@@ -89,6 +88,12 @@ class VolumeInferer(Inferer):
         if told:
             network.positions = None  # type: ignore[attr-defined]
         return result[None]
+
+    def window(self, images: Tensor) -> tuple[slice, slice]:
+        """Which rows and columns the network sees of images ``(C, H, W, D)`` that are 0 outside the brain."""
+        brain = images.ne(0).any(3).any(0)
+        rows, columns = (span(brain.any(1 - axis), self.smallest_side) for axis in (0, 1))
+        return rows, columns
 
 
 def span(filled: Tensor, smallest: int = MULTIPLE) -> slice:
