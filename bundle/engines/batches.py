@@ -109,18 +109,43 @@ def hide_one_of_complete(exists: Tensor, presence: Tensor) -> Tensor:
 class DiffusionBatch:
     """Noisy latents of the hidden contrasts, guided by the frozen structure of the shown ones  (MSG-LDM, eq. 1).
 
+    The frozen parts cost more than the denoiser, and every visit of a slice is augmented anew, so that nothing can be
+    kept from one visit to the next. What they give is used for several draws of noise and time instead.
+
     Args:
         model: the whole model; its autoencoder and disentanglement are used as they are, without gradients.
         region_mask, region_prob: see `DisentanglementBatch`.
+        draws: of noise and time, for each hidden contrast of the batch.
+        amp: compute the frozen parts in bfloat16, as inference does.
     """
 
-    def __init__(self, model: MSGLDM, region_mask: bool = False, region_prob: float = 0.5) -> None:
+    def __init__(
+        self,
+        model: MSGLDM,
+        region_mask: bool = False,
+        region_prob: float = 0.5,
+        draws: int = 1,
+        amp: bool = False,
+    ) -> None:
         self.model, self.region_mask, self.region_prob = model, region_mask, region_prob
+        self.draws, self.amp = draws, amp
 
     @torch.no_grad()
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, Any]]:
+        with torch.autocast(torch.device(device or "cpu").type, torch.bfloat16, enabled=self.amp):
+            found = self.frozen(batch, device, non_blocking)
+        z_0, target, *condition = (part.repeat_interleave(self.draws, 0) for part in found)
+        noise = torch.randn_like(z_0)
+        t = torch.randint(len(self.model.alphas_cumprod), (len(z_0),), device=z_0.device)
+        alpha_bar = self.model.alphas_cumprod[t]
+        truth = self.model.diffusion.truth(z_0, noise, alpha_bar)
+        self.model.diffusion.train()
+        return add_noise(z_0, noise, alpha_bar), truth, (t, target, *condition), {}
+
+    def frozen(self, batch: Batch, device: Any, non_blocking: bool) -> tuple[Tensor, ...]:
+        """Latents z_0 (N, c, h, w) of N hidden contrasts, which they are (N,), and what guides the denoiser there."""
         image, seen, exists, presence, regions, valid = plain(
             batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
         )
@@ -137,14 +162,8 @@ class DiffusionBatch:
         wanted = torch.zeros_like(presence)
         wanted[sample, target] = 1
         made = self.model.disentanglement.reconstruct_unseen(structure, wanted)[sample, target].clamp(0, 1)
-        z_0, mean = self.model.encode(torch.cat([image[sample, target], made]).unsqueeze(1)).chunk(2)
-        noise = torch.randn_like(z_0)
-        t = torch.randint(len(self.model.alphas_cumprod), (len(z_0),), device=z_0.device)
-        alpha_bar = self.model.alphas_cumprod[t]
-        truth = self.model.diffusion.truth(z_0, noise, alpha_bar)
-        self.model.diffusion.train()
-        condition = (structure.fused[sample], available[sample], presence[sample], mean)
-        return add_noise(z_0, noise, alpha_bar), truth, (t, target, *condition), {}
+        z_0, mean = self.model.encode(torch.cat([image[sample, target], made]).unsqueeze(1)).float().chunk(2)
+        return z_0, target, structure.fused[sample], available[sample], presence[sample], mean
 
 
 class RegressionBatch:

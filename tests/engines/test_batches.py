@@ -93,9 +93,9 @@ def test_region_mask_is_withheld_at_random():
     assert DisentanglementBatch(region_mask=True, region_prob=1.0)(batch())[2][2].shape == (3, 4, 32, 32)
 
 
-def diffusion_batch(model, made):
+def diffusion_batch(model, made, **options):
     torch.manual_seed(5)
-    return DiffusionBatch(model)(made)
+    return DiffusionBatch(model, **options)(made)
 
 
 def test_diffusion_never_sees_a_hidden_image():
@@ -135,6 +135,30 @@ def test_diffusion_noises_the_latent_of_the_target():
     # the first stages stay as they are: only the denoiser trains
     assert not z_t.requires_grad and not fused.requires_grad and not available.requires_grad
     assert model.diffusion.training and not model.autoencoder.training and not model.disentanglement.training
+
+
+def test_several_draws_of_noise_share_what_is_frozen():
+    model, made = tiny(), batch()
+    calls = []
+    encode = model.disentanglement.encode_structure
+    model.disentanglement.encode_structure = lambda *args: calls.append(1) or encode(*args)
+    z_t, v, (t, target, *guidance), _ = diffusion_batch(model, made, draws=3)
+    assert len(calls) == 1 and target.tolist() == [j for _, j in HIDDEN for _ in range(3)]
+    a = model.alphas_cumprod[t].view(-1, 1, 1, 1)
+    z_0, noise = a.sqrt() * z_t - (1 - a).sqrt() * v, (1 - a).sqrt() * z_t + a.sqrt() * v
+    for part in (z_0, *guidance):
+        for k in (1, 2):
+            torch.testing.assert_close(part[k::3], part[::3], atol=1e-4, rtol=0)
+    assert (noise[1::3] - noise[::3]).abs().mean() > 0.5 and len(set(t.tolist())) > 8
+
+
+def test_frozen_parts_in_bfloat16():
+    model, made = tiny(), batch()
+    full, half = (diffusion_batch(model, made, amp=amp)[2] for amp in (False, True))
+    assert torch.equal(full[0], half[0])  # the same times
+    for a, b in zip(full[2:], half[2:], strict=True):
+        assert (a - b.float()).abs().max() < 0.05 * a.abs().max()
+    assert not torch.equal(full[2], half[2].float())
 
 
 def test_diffusion_learns_from_complete_exams_too():
