@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ class VolumeInferer(Inferer):
         neighbours: slices on either side, of which the network gets the C images as further channels: the nearest
             first, of two equally near the one below. Beyond the brain's ends its outermost slice is repeated.
         smallest_side: of the window, in voxels; it grows to hold the brain.
+        workers: batches computed side by side, the processor's threads shared among them. On a CPU the layers of so
+            small batches leave most threads waiting for each other. The network must not keep what one call has seen.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class VolumeInferer(Inferer):
         out_channels: int | None = None,
         neighbours: int = 0,
         smallest_side: int = MULTIPLE,
+        workers: int = 1,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -50,6 +55,7 @@ class VolumeInferer(Inferer):
         self.progress = progress
         self.out_channels = out_channels
         self.smallest_side = smallest_side
+        self.workers = workers
         self.offsets = [side * step for step in range(1, neighbours + 1) for side in (-1, 1)]
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -57,8 +63,8 @@ class VolumeInferer(Inferer):
 
         Args:
             inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
-            network: maps slices ``(B, 2C [+ more], H, W)`` to ``(B, K, H, W)``. One with an attribute `positions` finds
-                there the numbers of the slices, ``(B,)``, from 0 at the bottom of the volume.
+            network: maps slices ``(B, 2C [+ more], H, W)`` to ``(B, K, H, W)``. One with an argument `positions` gets
+                the numbers of the slices there, ``(B,)``, from 0 at the bottom of the volume.
             args, kwargs: passed on to the network.
 
         Returns:
@@ -74,20 +80,35 @@ class VolumeInferer(Inferer):
         rows, columns = self.window(volume[:channels])
         # views, (D, 2C, H, W) and (D, K, H, W)
         stack, made = (each[:, rows, columns].movedim(-1, 0) for each in (volume, result))
-        told = hasattr(network, "positions")
+        told = "positions" in signature(getattr(network, "forward", network)).parameters
+
+        def call(where: Tensor) -> int:
+            around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
+            slices = torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
+            further = {**kwargs, "positions": where} if told else kwargs
+            # both hold for one thread
+            with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
+                made[where] = network(slices, *args, **further).float()
+            return len(where)
+
         hidden = None if self.progress else True  # None: hidden where there is no terminal
-        bar = tqdm(total=len(filled), desc="slices", unit="slice", leave=False, disable=hidden)
-        with bar, torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
-            for where in filled.split(self.batch_size) if len(filled) else ():
-                if told:
-                    network.positions = where  # type: ignore[attr-defined]
-                around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
-                slices = torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
-                made[where] = network(slices, *args, **kwargs).float()
-                bar.update(len(where))
-        if told:
-            network.positions = None  # type: ignore[attr-defined]
+        with tqdm(total=len(filled), desc="slices", unit="slice", leave=False, disable=hidden) as bar:
+            for count in self.each(call, filled.split(self.batch_size) if len(filled) else ()):
+                bar.update(count)
         return result[None]
+
+    def each(self, call: Callable[[Tensor], int], batches: Sequence[Tensor]) -> Iterator[int]:
+        """Call with every batch, `workers` at a time; the results in the order of the batches."""
+        if self.workers == 1:
+            yield from map(call, batches)
+            return
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(self.workers, "slices", torch.set_num_threads, (max(threads // self.workers, 1),))
+        try:
+            yield from pool.map(call, batches)
+        finally:
+            pool.shutdown(cancel_futures=True)  # those that wait, where one failed or the run is interrupted
+            torch.set_num_threads(threads)
 
     def window(self, images: Tensor) -> tuple[slice, slice]:
         """Which rows and columns the network sees of images ``(C, H, W, D)`` that are 0 outside the brain."""

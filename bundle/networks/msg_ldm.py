@@ -24,9 +24,8 @@ class MSGLDM(nn.Module):
     `mode` chooses what a missing contrast becomes: "mean" is the reconstruction D_rec(F_s, mean style); "sample"
     encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
     in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. The noise of a slice
-    follows from `seed` and the slice's number alone, which is found in `positions` (B,), or is its place in the batch
-    where that is None. `noise_depth` is the number of slices within which the noise becomes another: 1, the paper's
-    form, is a noise of its own for each slice; 0 is one for all.
+    follows from `seed` and the slice's number alone. `noise_depth` is the number of slices within which the noise
+    becomes another: 1, the paper's form, is a noise of its own for each slice; 0 is one for all.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -69,7 +68,6 @@ class MSGLDM(nn.Module):
         self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
         self.noise_depth = noise_depth
         self.targets: tuple[int, ...] | None = None
-        self.positions: Tensor | None = None
 
     @property
     def region_mask(self) -> bool:
@@ -105,13 +103,14 @@ class MSGLDM(nn.Module):
         latents[rows] = encoded
         return latents
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """Complete an exam.
 
         Args:
             x: (B, 2M, H, W): M images in [0, 1], then M presence maps (1 where the contrast is there, constant over the
                 slice); with a region mask also its regions and a map that is 1 where it is given; with neighbours
                 also the M images of each of them, nearest first, below before above. H and W are multiples of 8.
+            positions: (B,), numbers of the slices, for their noise; None: their places in the batch.
 
         Returns:
             (B, M, H, W) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in
@@ -137,16 +136,24 @@ class MSGLDM(nn.Module):
         structure = self.disentanglement.encode_structure(image, presence, region)
         made = self.disentanglement.reconstruct_unseen(structure, wanted).to(x.dtype)
         if self.mode == "sample":
-            made = self.sample(image, presence, wanted, structure, made.clamp(0, 1))
+            made = self.sample(image, presence, wanted, structure, made.clamp(0, 1), positions)
         return torch.where(presence.bool()[:, :, None, None], image[:, :m], made.clamp(0, 1))
 
-    def sample(self, image: Tensor, presence: Tensor, wanted: Tensor, structure: Structure, made: Tensor) -> Tensor:
+    def sample(
+        self,
+        image: Tensor,
+        presence: Tensor,
+        wanted: Tensor,
+        structure: Structure,
+        made: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Diffusion sample of the wanted contrasts, started from their reconstruction `made` (B, M, H, W)."""
         available = self.encode_available(image, presence)
         start = round(self.start_level * (len(self.alphas_cumprod) - 1))
         steps = timesteps(start, self.num_steps)
         result = torch.zeros_like(made)
-        noise = self._noise(available[:, 0].float())
+        noise = self._noise(available[:, 0].float(), positions)
         for j in range(len(self.contrasts)):
             rows = wanted[:, j].nonzero().flatten()
             if not rows.numel():
@@ -164,13 +171,13 @@ class MSGLDM(nn.Module):
         prediction = self.diffusion(z_t, step, contrast, condition).to(z_t.dtype)
         return self.diffusion.clean(prediction, z_t, self.alphas_cumprod[t])
 
-    def _noise(self, like: Tensor) -> Tensor:
+    def _noise(self, like: Tensor, positions: Tensor | None) -> Tensor:
         """Noise for the slices of latents (B, c, h, w), drawn on the CPU so that it does not depend on the device.
 
         Every `noise_depth` slices another draw n_i is reached, cos(u) n_i + sin(u) n_(i+1) with u from 0 to pi / 2: the
         variance stays 1 in between.
         """
-        numbers = torch.arange(len(like)) if self.positions is None else self.positions.cpu()
+        numbers = torch.arange(len(like)) if positions is None else positions.cpu()
         place = numbers / self.noise_depth if self.noise_depth else torch.zeros(len(like))
         i = place.long()
         u = (place - i).view(-1, 1, 1, 1) * torch.pi / 2

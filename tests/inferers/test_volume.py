@@ -1,5 +1,8 @@
 """A volume is the sum of its slices, and empty slices cost nothing."""
 
+import threading
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -92,10 +95,8 @@ def test_sides_of_the_window():
 class Numbering(Counting):
     """The number of each slice, as it is told."""
 
-    positions = None
-
-    def forward(self, x):
-        return super().forward(x) * 0 + self.positions.view(-1, 1, 1, 1)
+    def forward(self, x, positions):
+        return super().forward(x) * 0 + positions.view(-1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
@@ -104,7 +105,39 @@ def test_the_network_is_told_which_slices_it_sees(batch_size):
     x[:, :4, :, :, 10] = 0
     y = VolumeInferer(batch_size)(x, network)
     assert y[0, 0, 0, 10].tolist() == [z if 3 <= z < 18 and z != 10 else 0 for z in range(21)]
-    assert network.positions is None
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_batches_side_by_side(workers):
+    x, threads = volume(), torch.get_num_threads()
+    network = nn.Conv2d(8, 4, 3, padding=1)
+    together = threading.Barrier(2, timeout=30)  # passes only two at a time: they do run side by side
+    shares = set()
+
+    def seen(slices):
+        together.wait()
+        shares.add(torch.get_num_threads())
+        return network(slices)
+
+    with torch.no_grad():
+        alone = VolumeInferer(4)(x, network)
+        assert torch.allclose(
+            VolumeInferer(2, workers=workers, amp=False)(x[..., :15], seen), alone[..., :15], atol=1e-6
+        )
+    assert shares == {max(threads // workers, 1)} and torch.get_num_threads() == threads
+
+
+def test_a_batch_that_fails_ends_the_others():
+    threads, calls = torch.get_num_threads(), []
+
+    def broken(slices):
+        calls.append(len(slices))
+        time.sleep(0.05)
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        VolumeInferer(1, workers=2)(volume(), broken)
+    assert len(calls) < 15 and torch.get_num_threads() == threads
 
 
 class Seeing(nn.Module):
