@@ -74,10 +74,9 @@ class Benchmark:
         torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
         parser.update({"weights": str(folder / "model.pt")})
         self.evaluator: SynthesisEvaluator = parser.get_parsed_content("evaluator")
-        self.device, self.amp = torch.device(self.evaluator.state.device), bool(self.evaluator.inferer.amp)
-        inferer: Any = self.evaluator.inferer
-        self.batch_size: int = inferer.batch_size
-        self.window = inferer.window
+        self.inferer: Any = self.evaluator.inferer
+        self.device, self.amp = torch.device(self.evaluator.state.device), bool(self.inferer.amp)
+        self.batch_size: int = self.inferer.batch_size
         self.network: Any = self.evaluator.network.eval()
         self.folder = folder
 
@@ -133,11 +132,12 @@ class Benchmark:
         d: dict[str, Any] = {}
 
         def structure() -> None:
-            stack = convert_to_tensor(image(), track_meta=False)
-            first = max((stack.shape[-1] - self.batch_size) // 2, 0)
-            rows, columns = self.window(stack[: len(network.contrasts)])
-            x = stack[:, rows, columns, first : first + self.batch_size].movedim(-1, 0).to(self.device)
-            batch, d["presence"], _ = read_exam(x, len(network.contrasts), network.region_channels)
+            volume, count = convert_to_tensor(image(), track_meta=False), len(network.contrasts)
+            rows, columns = self.inferer.window(volume[:count])
+            stack, every = volume[:, rows, columns].movedim(-1, 0), torch.arange(volume.shape[-1])
+            first = max((len(every) - self.batch_size) // 2, 0)
+            x = self.inferer.batch(stack, every[first : first + self.batch_size], every, count).to(self.device)
+            batch, d["presence"], _ = read_exam(x, count, network.region_channels)
             d["image"] = batch.contiguous(memory_format=torch.channels_last)
             d["structure"] = network.disentanglement.encode_structure(d["image"], d["presence"])
 

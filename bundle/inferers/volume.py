@@ -83,12 +83,10 @@ class VolumeInferer(Inferer):
         told = "positions" in signature(getattr(network, "forward", network)).parameters
 
         def call(where: Tensor) -> int:
-            around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
-            slices = torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
             further = {**kwargs, "positions": where} if told else kwargs
             # both hold for one thread
             with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
-                made[where] = network(slices, *args, **further).float()
+                made[where] = network(self.batch(stack, where, filled, channels), *args, **further).float()
             return len(where)
 
         hidden = None if self.progress else True  # None: hidden where there is no terminal
@@ -109,6 +107,21 @@ class VolumeInferer(Inferer):
         finally:
             pool.shutdown(cancel_futures=True)  # those that wait, where one failed or the run is interrupted
             torch.set_num_threads(threads)
+
+    def batch(self, stack: Tensor, where: Tensor, filled: Tensor, channels: int) -> Tensor:
+        """What the network gets for some slices.
+
+        Args:
+            stack: all slices, ``(D, 2C [+ more], H, W)``.
+            where: numbers of the slices, ``(B,)``.
+            filled: numbers of the slices with brain, in order.
+            channels: C.
+
+        Returns:
+            ``(B, 2C [+ more] + 2 neighbours C, H, W)``, channels last.
+        """
+        around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
+        return torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
 
     def window(self, images: Tensor) -> tuple[slice, slice]:
         """Which rows and columns the network sees of images ``(C, H, W, D)`` that are 0 outside the brain."""

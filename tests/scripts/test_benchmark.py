@@ -43,8 +43,9 @@ def test_operations_grow_with_the_batch(compared):
     assert "gflop" not in first["read"]
 
 
-def test_operations_of_a_volume_are_those_of_its_batches(tmp_path):
-    made = benchmark.Benchmark([*TINY, "start_level=1.0", "num_steps=3"], SHAPE, tmp_path)
+@pytest.mark.parametrize("further", [[], ["neighbours=1"]])
+def test_operations_of_a_volume_are_those_of_its_batches(tmp_path, further):
+    made = benchmark.Benchmark([*TINY, "start_level=1.0", "num_steps=3", *further], SHAPE, tmp_path)
     counted = benchmark.flops(made)
     batch = sum(counted[name] for name in ("structure", "mean", "encode", "decode")) + 3 * counted["step"]
     assert counted["network"] == pytest.approx(batch * SHAPE[2] / made.batch_size, rel=0.01)
