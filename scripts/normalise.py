@@ -10,6 +10,7 @@ that the normalisation stays. Needs `pip install intensity-normalization` (the e
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
@@ -19,8 +20,9 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from bundle.data.checks import check_subjects
 from bundle.data.discovery import find_subjects
-from bundle.data.output import as_json, write_text
+from bundle.data.output import as_json, prepare_output, write_text
 from bundle.data.splits import apply_split, load_split
 from bundle.errors import InputError, report_plainly
 
@@ -28,8 +30,7 @@ METHODS = {
     "kde": "divided by the mode of white matter (for T2 and FLAIR: of the largest tissue), found in a kernel density",
     "nyul": "landmarks of the histogram, every tenth percentile, moved to those of the mean training subject",
 }
-CONTRASTS = ("t1", "t1ce", "t2", "flair")
-MODALITIES = {"t1": "t1", "t1ce": "t1", "t2": "t2", "flair": "flair"}
+MODALITIES = {"t1": "t1", "t1ce": "t1", "t2": "t2", "flair": "flair"}  # contrast -> what the package calls it
 TOP = 99.5  # percentile that the window has to hold, as in the registry
 UNITS = 5.0  # of that percentile: the package's kernel is max / 80 standard deviations wide, whatever the scan's units
 LEAST = 1e-3  # of the normalised brain: 0 is what is not brain
@@ -85,7 +86,7 @@ def write_normalised(
         output: the folder to write.
     """
     windows = {}
-    for contrast in tqdm(CONTRASTS, unit="contrast"):
+    for contrast in tqdm(MODALITIES, unit="contrast"):
         files = {item["subject"]: Path(item[contrast]) for item in items if contrast in item}
         learned = [name for name in training if name in files]
         if not learned:
@@ -130,7 +131,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split_file", type=Path, required=True, help="whose training subjects tell what is usual")
     parser.add_argument("--output_dir", type=Path, required=True)
     options = parser.parse_args(arguments)
-    items = [item for item in find_subjects(options.dataset_dir, CONTRASTS) if "fault" not in item]
+    prepare_output(options.output_dir, options.dataset_dir)
+    items = []
+    for item in check_subjects(find_subjects(options.dataset_dir, list(MODALITIES))):
+        if "fault" in item:
+            print(f"{item['subject']} is left out: {item['fault']}", file=sys.stderr)
+        else:
+            items.append(item)
     training = [item["subject"] for item in apply_split(items, load_split(options.split_file), "training")]
     write_normalised(items, training, options.method, options.dataset_dir, options.output_dir)
 

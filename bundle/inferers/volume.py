@@ -13,6 +13,8 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
+from bundle.errors import InputError
+
 MULTIPLE = 16  # voxels: what the sides of a window are multiples of, where the volume allows it
 
 
@@ -35,6 +37,9 @@ class VolumeInferer(Inferer):
         smallest_side: of the window, in voxels; it grows to hold the brain.
         workers: batches computed side by side, the processor's threads shared among them. On a CPU the layers of so
             small batches leave most threads waiting for each other. The network must not keep what one call has seen.
+
+    Raises:
+        InputError: batch_size or workers is below 1.
     """
 
     def __init__(
@@ -49,6 +54,9 @@ class VolumeInferer(Inferer):
         workers: int = 1,
     ) -> None:
         super().__init__()
+        for name, value in {"batch_size": batch_size, "workers": workers}.items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}", f"Use --{name} with a whole number of at least 1")
         self.batch_size = batch_size
         self.amp = amp
         self.num_contrasts = num_contrasts

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from bundle.errors import InputError
 from bundle.inferers.volume import VolumeInferer, span
 
 
@@ -125,6 +126,13 @@ def test_batches_side_by_side(workers):
             VolumeInferer(2, workers=workers, amp=False)(x[..., :15], seen), alone[..., :15], atol=1e-6
         )
     assert shares == {max(threads // workers, 1)} and torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["batch_size", "workers"])
+@pytest.mark.parametrize("value", [0, 1.5, "two"])
+def test_numbers_that_make_no_sense(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value!r}. Use --{name} with a whole number of at least 1"):
+        VolumeInferer(**{name: value})
 
 
 def test_a_batch_that_fails_ends_the_others():

@@ -89,6 +89,16 @@ def test_folder(tmp_path):
     assert registry["t2"].intensity == Window(0, pytest.approx(top / 0.6, rel=0.03))
 
 
+def test_never_over_the_scans_themselves(tmp_path):
+    write(tmp_path / "A-001", "A-001", scan())
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"training": ["A-001"], "validation": [], "test": []}))
+    words = ["--method", "kde", "--dataset_dir", str(tmp_path), "--split_file", str(split), "--output_dir"]
+    with pytest.raises(InputError, match="Give --output_dir a folder outside of it"):
+        normalise.main([*words, str(tmp_path)])
+    assert np.array_equal(nib.load(tmp_path / "A-001" / "A-001-t1n.nii.gz").dataobj, scan())
+
+
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "intensity_normalization.adapters.images", None)
     with pytest.raises(InputError, match="intensity-normalization is not installed. Run pip install"):
