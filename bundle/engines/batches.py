@@ -109,34 +109,21 @@ def hide_one_of_complete(exists: Tensor, presence: Tensor) -> Tensor:
 class DiffusionBatch:
     """Noisy latents of the hidden contrasts, guided by the frozen structure of the shown ones  (MSG-LDM, eq. 1).
 
-    The frozen parts cost more than the denoiser, and every visit of a slice is augmented anew, so that nothing can be
-    kept from one visit to the next. What they give is used for several draws of noise and time instead.
-
     Args:
         model: the whole model; its autoencoder and disentanglement are used as they are, without gradients.
         region_mask, region_prob: see `DisentanglementBatch`.
-        draws: of noise and time, for each hidden contrast of the batch.
         amp: compute the frozen parts in bfloat16, as inference does.
     """
 
-    def __init__(
-        self,
-        model: MSGLDM,
-        region_mask: bool = False,
-        region_prob: float = 0.5,
-        draws: int = 1,
-        amp: bool = False,
-    ) -> None:
-        self.model, self.region_mask, self.region_prob = model, region_mask, region_prob
-        self.draws, self.amp = draws, amp
+    def __init__(self, model: MSGLDM, region_mask: bool = False, region_prob: float = 0.5, amp: bool = False) -> None:
+        self.model, self.region_mask, self.region_prob, self.amp = model, region_mask, region_prob, amp
 
     @torch.no_grad()
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, Any]]:
         with torch.autocast(torch.device(device or "cpu").type, torch.bfloat16, enabled=self.amp):
-            found = self.frozen(batch, device, non_blocking)
-        z_0, target, *condition = (part.repeat_interleave(self.draws, 0) for part in found)
+            z_0, target, *condition = self.frozen(batch, device, non_blocking)
         noise = torch.randn_like(z_0)
         t = torch.randint(len(self.model.alphas_cumprod), (len(z_0),), device=z_0.device)
         alpha_bar = self.model.alphas_cumprod[t]
