@@ -263,10 +263,12 @@ def flops(benchmark: Benchmark) -> dict[str, float]:
     data, (_, made) = evaluator.dataset[0], evaluator.options.plan(evaluator.dataset.data[0])
     calls = benchmark.calls(lambda: data["image"]) | {"network": lambda: evaluator.synthesise(data["image"], made)}
     counted = {}
+    workers, benchmark.inferer.workers = benchmark.inferer.workers, 1  # the counter sees its own thread only
     for name, call in calls.items():
         with FlopCounterMode(display=False) as counter:
             call()
         counted[name] = counter.get_total_flops() / 1e9
+    benchmark.inferer.workers = workers
     return counted
 
 
