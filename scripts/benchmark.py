@@ -133,7 +133,7 @@ class Benchmark:
 
         def structure() -> None:
             volume, count = convert_to_tensor(image(), track_meta=False), len(network.contrasts)
-            rows, columns = self.inferer.window(volume[:count])
+            rows, columns = self.inferer.window(volume[:count].ne(0).any(0))
             stack, every = volume[:, rows, columns].movedim(-1, 0), torch.arange(volume.shape[-1])
             first = max((len(every) - self.batch_size) // 2, 0)
             x = self.inferer.batch(stack, every[first : first + self.batch_size], every, count).to(self.device)

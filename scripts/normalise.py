@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, cast
@@ -37,7 +37,7 @@ LEAST = 1e-3  # of the normalised brain: 0 is what is not brain
 Normaliser = Callable[[np.ndarray], np.ndarray]
 
 
-def normaliser(method: str, contrast: str, training: Sequence[np.ndarray]) -> Normaliser:
+def normaliser(method: str, contrast: str, training: Iterable[np.ndarray]) -> Normaliser:
     """What maps a scan (X, Y, Z) to its normalised copy, of the same shape.
 
     Voxels above 0, which must be the brain, are normalised and stay above 0; the others become 0.
@@ -45,7 +45,7 @@ def normaliser(method: str, contrast: str, training: Sequence[np.ndarray]) -> No
     Args:
         method: a key of `METHODS`.
         contrast: name of the contrast.
-        training: scans (X, Y, Z) of this contrast, from which "nyul" learns; at least one.
+        training: scans (X, Y, Z) of this contrast, from which "nyul" alone learns; at least one.
 
     Raises:
         InputError: the package is not there.
@@ -59,7 +59,9 @@ def normaliser(method: str, contrast: str, training: Sequence[np.ndarray]) -> No
         fault = "the package intensity-normalization is not installed"
         raise InputError(fault, "Run pip install intensity-normalization, with Python 3.11 or newer") from error
     modality = Modality(MODALITIES[contrast])
-    nyul = NyulNormalizer().fit_population([create_image(scan) for scan in training])
+    nyul = NyulNormalizer()
+    if method == "nyul":
+        nyul.fit_population([create_image(scan) for scan in training])
 
     def normalise(scan: np.ndarray) -> np.ndarray:
         image = create_image(scan * (UNITS / np.percentile(scan[scan > 0], TOP)))
@@ -91,7 +93,7 @@ def write_normalised(
         learned = [name for name in training if name in files]
         if not learned:
             continue
-        normalise = normaliser(method, contrast, [_values(_load(files[name])) for name in learned])
+        normalise = normaliser(method, contrast, (_values(_load(files[name])) for name in learned))
         tops = []
         for name, file in files.items():
             image = _load(file)

@@ -13,7 +13,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
-from bundle.errors import InputError
+from bundle.engines.options import check_whole
 
 MULTIPLE = 16  # voxels: what the sides of a window are multiples of, where the volume allows it
 
@@ -54,9 +54,8 @@ class VolumeInferer(Inferer):
         workers: int = 1,
     ) -> None:
         super().__init__()
-        for name, value in {"batch_size": batch_size, "workers": workers}.items():
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}", f"Use --{name} with a whole number of at least 1")
+        check_whole("batch_size", batch_size, 1)
+        check_whole("workers", workers, 1)
         self.batch_size = batch_size
         self.amp = amp
         self.num_contrasts = num_contrasts
@@ -83,9 +82,10 @@ class VolumeInferer(Inferer):
         # plain: a MetaTensor drags its metadata through every operation of the network
         volume = convert_to_tensor(inputs, track_meta=False)[0]
         channels = self.num_contrasts or volume.shape[0] // 2
-        filled = volume[:channels].ne(0).flatten(0, 2).any(0).nonzero().flatten()
+        brain = volume[:channels].ne(0).any(0)
+        filled = brain.flatten(0, 1).any(0).nonzero().flatten()
         result = volume.new_zeros(self.out_channels or channels, *volume.shape[1:], dtype=torch.float32)
-        rows, columns = self.window(volume[:channels])
+        rows, columns = self.window(brain)
         # views, (D, 2C, H, W) and (D, K, H, W)
         stack, made = (each[:, rows, columns].movedim(-1, 0) for each in (volume, result))
         told = "positions" in signature(getattr(network, "forward", network)).parameters
@@ -131,10 +131,10 @@ class VolumeInferer(Inferer):
         around = [stack[(where + k).clamp(filled[0], filled[-1]), :channels] for k in self.offsets]
         return torch.cat([stack[where], *around], dim=1).contiguous(memory_format=torch.channels_last)
 
-    def window(self, images: Tensor) -> tuple[slice, slice]:
-        """Which rows and columns the network sees of images ``(C, H, W, D)`` that are 0 outside the brain."""
-        brain = images.ne(0).any(3).any(0)
-        rows, columns = (span(brain.any(1 - axis), self.smallest_side) for axis in (0, 1))
+    def window(self, brain: Tensor) -> tuple[slice, slice]:
+        """Which rows and columns the network sees of a volume with this mask of the brain, ``(H, W, D)``."""
+        outline = brain.any(2)
+        rows, columns = (span(outline.any(1 - axis), self.smallest_side) for axis in (0, 1))
         return rows, columns
 
 
