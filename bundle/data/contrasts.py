@@ -18,10 +18,14 @@ RESERVED = ("subject", "label", "label_convention", "mask", "fault", "warnings",
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Scale by two percentiles of the voxels in the brain, 0 <= low < high <= 100."""
+    """Scale by two percentiles of the voxels in the brain, 0 <= low < high <= 100: they become 0 and `level`.
+
+    With the 50th as `high` the typical brain is equally bright in all exams, however bright their lesions and vessels.
+    """
 
     low: float = 0.5
     high: float = 99.5
+    level: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,15 @@ def _patterns(name: str, patterns: Any) -> tuple[str, ...]:
 
 def _intensity(name: str, row: Mapping[str, Any]) -> Percentiles | Window:
     rule = row.get("intensity", {"percentiles": (Percentiles.low, Percentiles.high)})
-    remedy = 'Write {"percentiles": [0.5, 99.5]} or {"window": [0, 80]}, the lower number first'
+    remedy = (
+        'Write {"percentiles": [0.5, 99.5]}, {"percentiles": [0.5, 50], "level": 0.4} with a level in 0..1, or '
+        '{"window": [0, 80]}, the lower number first'
+    )
     match rule:
-        case {"percentiles": [int() | float() as low, int() | float() as high]} if 0 <= low < high <= 100:
-            return Percentiles(low, high)
+        case {"percentiles": [int() | float() as low, int() | float() as high], **others}:
+            level = others.pop("level", 1.0)
+            if not others and 0 <= low < high <= 100 and isinstance(level, int | float) and 0 < level <= 1:
+                return Percentiles(low, high, level)
         case {"window": [int() | float() as low, int() | float() as high]} if low < high:
             return Window(low, high)
     raise InputError(f"contrast '{name}': intensity rule {rule!r} is unknown", remedy)

@@ -11,7 +11,7 @@ from bundle.errors import InputError
 PERCENTILES = (0.5, 99.5)
 
 CONVENTIONS = {
-    "truth": "The truth's own 0.5 to 99.5 percentile inside the brain is [0, 1], the prediction is taken as written.",
+    "truth": "The truth's own 0.5 to 99.5 percentile inside the brain is [0, 1], the prediction is scaled as the truth.",
     "own": "Truth and prediction are each scaled from their own 0.5 to 99.5 percentile inside the brain to [0, 1] and "
     "clipped, as BraSyn does: an error of brightness or contrast is forgiven.",
     "max": "Truth and prediction are each divided by their own maximum inside the brain, as MM-GAN does: an error of "
@@ -24,15 +24,20 @@ def apply(name: str, pred: Tensor, truth: Tensor, brain: Tensor) -> tuple[Tensor
 
     Args:
         name: a key of `CONVENTIONS`.
-        pred, truth: images of one shape, the truth scaled as "truth" says.
+        pred, truth: images of one shape and one scale.
         brain: of that shape, non-zero inside the brain.
 
     Raises:
         InputError: no such convention.
+        ValueError: "truth", and the truth is constant inside the brain.
     """
     check(name)
     if name == "truth":
-        return pred, truth
+        low, high = _range(truth, brain)
+        if not high > low:
+            raise ValueError("The truth is constant inside the brain.")
+        black = low * (brain != 0)  # the air around the brain stays 0
+        return (pred - black) / (high - low), (truth - black) / (high - low)
     scaled = _over_percentiles if name == "own" else _over_maximum
     return scaled(pred, brain), scaled(truth, brain)
 
@@ -43,9 +48,14 @@ def check(name: str) -> None:
         raise InputError(f"convention: there is no {name!r}", f"Choose from {', '.join(CONVENTIONS)}")
 
 
-def _over_percentiles(image: Tensor, brain: Tensor) -> Tensor:
+def _range(image: Tensor, brain: Tensor) -> tuple[float, float]:
     # BraSyn takes them over the whole volume; inside the brain they do not depend on how much air the scan holds
     low, high = np.percentile(image[brain != 0].float().cpu().numpy(), PERCENTILES).tolist()
+    return low, high
+
+
+def _over_percentiles(image: Tensor, brain: Tensor) -> Tensor:
+    low, high = _range(image, brain)
     if not high > low:
         return torch.zeros_like(image)  # a constant image carries no contrast, whatever it is scaled by
     return ((image - low) / (high - low)).clamp(0, 1)

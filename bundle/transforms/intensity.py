@@ -18,9 +18,9 @@ SMALLEST_HOLE = 0.02  # share of the brain that is exactly zero in one contrast:
 class ScaleIntensityd(MapTransform):
     """Map each contrast linearly from ``[low, high]`` to [0, 1], clipped, and to 0 outside the brain.
 
-    ``low`` and ``high`` are percentiles of the contrast inside the brain (0.5 and 99.5 unless the registry says
-    otherwise), or the fixed window that the registry gives for it; they are kept in ``"intensity"`` as
-    ``{name: {"low": ..., "high": ...}}``.
+    ``low`` and ``high`` are such that two percentiles of the contrast inside the brain become 0 and a level (the 0.5
+    and 99.5 become 0 and 1 unless the registry says otherwise), or the fixed window that the registry gives for it;
+    they are kept in ``"intensity"`` as ``{name: {"low": ..., "high": ...}}``.
 
     Args:
         contrasts: keys of the scans ``(1, X, Y, Z)``, all on one grid; missing ones are skipped.
@@ -69,4 +69,4 @@ def limits(values: np.ndarray, row: Contrast) -> tuple[float, float, list[str]]:
         raise InputError(
             f"{row.name} is constant inside the brain", "Check that the scan shows the brain of this subject"
         )
-    return float(low), float(high), said
+    return float(low), float(low + (high - low) / row.intensity.level), said

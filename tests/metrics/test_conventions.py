@@ -21,10 +21,25 @@ def images():
     return pred, truth, brain
 
 
-def test_truth_takes_both_as_they_are():
+def test_truth_scales_both_by_the_percentiles_of_the_truth_in_the_brain():
     pred, truth, brain = images()
-    assert apply("truth", 1.5 * pred, truth, brain)[0].equal(1.5 * pred)
-    assert apply("truth", pred, truth, brain)[1].equal(truth)
+    low, high = np.percentile(truth[brain > 0].numpy(), [0.5, 99.5])
+    for image, result in zip((1.5 * pred, truth), apply("truth", 1.5 * pred, truth, brain)):
+        expected = (image - low) / (high - low) * brain
+        torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+def test_truth_that_is_constant():
+    pred, _, brain = images()
+    with pytest.raises(ValueError, match="constant inside the brain"):
+        apply("truth", pred, 0.3 * brain, brain)
+
+
+def test_truth_does_not_depend_on_the_scale_of_the_network():
+    pred, truth, brain = images()
+    one = psnr(*apply("truth", pred, truth, brain), brain)
+    other = psnr(*apply("truth", 0.4 * pred + 0.1, 0.4 * truth + 0.1, brain), brain)
+    assert other == pytest.approx(one, abs=1e-4)
 
 
 def test_own_scales_each_by_its_percentiles_in_the_brain():

@@ -35,6 +35,20 @@ def test_percentiles_inside_the_brain():
     assert data["warnings"] == []
 
 
+def test_the_median_becomes_a_level_whatever_the_lesion():
+    scan = np.random.default_rng(0).gamma(3, 100, SHAPE) + 1
+    registry = {"flair": {"intensity": {"percentiles": [0.5, 50], "level": 0.4}}}
+    data = ScaleIntensityd(["flair"], registry)(item(scan, "flair"))
+    inside = (0, *[slice(5, 15)] * 3)
+    assert data["flair"][inside].median().item() == pytest.approx(0.4, abs=1e-3)
+    scale = data["intensity"]["flair"]
+    assert scale["high"] - scale["low"] == pytest.approx((np.median(scan[inside[1:]]) - scale["low"]) / 0.4, rel=1e-3)
+    scan[5:15, 5:15, 5:7] *= 10  # brighter than the median were already half of these
+    lesion = ScaleIntensityd(["flair"], registry)(item(scan, "flair"))["flair"][inside]
+    assert lesion.max() == 1
+    torch.testing.assert_close(lesion[..., 2:].median(), data["flair"][inside][..., 2:].median(), atol=0.08, rtol=0)
+
+
 def test_affine_changes_of_brightness_do_not_matter():
     scan = np.random.default_rng(0).gamma(3, 100, SHAPE) + 1
     one, other = (ScaleIntensityd(["t1"])(item(s))["t1"] for s in (scan, 7 * scan + 30))
