@@ -12,11 +12,12 @@ from nibabel import Nifti1Image
 from bundle.data.contrasts import select
 from bundle.errors import InputError, report_plainly
 from bundle.metrics.brain import psnr, ssim
+from bundle.metrics.conventions import apply
 from bundle.transforms.intensity import limits
 
 CONVENTION = (
     "Inside the brain, data range 1: the truth runs from 0 to 1 over its own intensity range (0.5 to 99.5 percentile), "
-    "the synthesis is taken as it was written."
+    "the synthesis is scaled as the truth."
 )
 
 
@@ -36,13 +37,11 @@ def score(synthesis: Path, truth: Path, contrast: str) -> tuple[float, float]:
 
 def score_images(made: Nifti1Image, real: Nifti1Image, contrast: str) -> tuple[float, float]:
     """PSNR (dB) and SSIM of a synthesis in [0, 1] against a scan in any unit, voxel by voxel; see `score`."""
-    values = real.get_fdata(dtype=np.float32)
+    pred, values = (torch.from_numpy(image.get_fdata(dtype=np.float32)) for image in (made, real))
     brain = values > 0
-    low, high, _ = limits(values[brain], select([contrast])[0])
-    images = (made.get_fdata(dtype=np.float32), np.clip((values - low) / (high - low), 0, 1) * brain)
-    pair = [torch.from_numpy(image.astype(np.float32)) for image in images]
-    mask = torch.from_numpy(brain)
-    return psnr(pair[0], pair[1], mask), ssim(pair[0], pair[1], mask)
+    low, high, _ = limits(values[brain].numpy(), select([contrast])[0])
+    pair = apply("truth", pred, ((values - low) / (high - low)).clamp(0, 1) * brain, brain)
+    return psnr(*pair, brain), ssim(*pair, brain)
 
 
 def report(truth_dir: Path, output_dir: Path) -> int:

@@ -122,3 +122,12 @@ def test_versions_are_in_step():
     assert ours.keys() == theirs.keys()
     for key in ours.keys() - own:
         assert ours[key] == theirs[key], key
+
+
+@pytest.mark.parametrize(("crop", "size"), [(-1, (6, 7, 5)), (4, (4, 4, 4)), (6, (6, 6, 5))])
+def test_later_stages_train_on_whole_latents_or_on_crops_of_them(tmp_path, crop, size):
+    image = torch.arange(2 * 3 * 6 * 7 * 5).reshape(2, 3, 6, 7, 5).half()
+    torch.save({"image": image, "seen": image.neg(), "exists": torch.ones(2)}, tmp_path / "one.pt")
+    found = parser("train", latent_crop=crop).get_parsed_content("train::preprocessing")(str(tmp_path / "one.pt"))
+    assert found["image"].shape == found["seen"].shape == (2, 3, *size)
+    assert torch.equal(found["seen"].as_tensor(), -found["image"].as_tensor())  # cut in the same place
