@@ -130,7 +130,7 @@ def test_results(many):
             "weights_sha256",
             "seconds",
             "warnings",
-            "output_intensities",
+            "intensity_scale",
             "inputs",
         }
 

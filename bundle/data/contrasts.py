@@ -27,6 +27,9 @@ class Percentiles:
     high: float = 99.5
     level: float = 1.0
 
+    def __str__(self) -> str:
+        return f"0 and {self.level:g} stand for the {self.low:g} and {self.high:g} percentile inside the brain"
+
 
 @dataclass(frozen=True)
 class Window:
@@ -34,6 +37,9 @@ class Window:
 
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"0 and 1 stand for {self.low:g} and {self.high:g} of the scan"
 
 
 @dataclass(frozen=True)

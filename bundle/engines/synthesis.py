@@ -32,10 +32,6 @@ from bundle.networks.weights import sha256
 
 logger = logging.getLogger(__name__)
 
-SCALE = (
-    "[0, 1]: a contrast that was not measured has no scanner units; "
-    "0 and 1 stand for its 0.5 and 99.5 percentile inside the brain"
-)
 COLUMNS = ("subject", "status", "made", "seconds", "reason")
 
 
@@ -180,7 +176,6 @@ class SynthesisEvaluator(Evaluator):
                 **claim,
                 "reference": data["reference"],
                 "input_intensities": data["intensity"],
-                "output_intensities": SCALE,
                 "files": files,
                 "seconds": clock.laps,
                 "device": str(self.state.device),
@@ -195,6 +190,7 @@ class SynthesisEvaluator(Evaluator):
             "bundle_version": __version__,
             "inputs_sha256": {key: sha256(item[key]) for key in [*given, *self.options.further_inputs] if key in item},
             "targets": list(made),
+            "intensity_scale": {row.name: str(row.intensity) for row in self.options.rows()},
             "weights_sha256": self.checksum,
             **self.options.claim(),
             **({} if self.gate_maps is None else {"gate_maps": True}),  # results with them serve who asks for none

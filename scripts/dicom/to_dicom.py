@@ -130,7 +130,7 @@ def derived_image(pixels: np.ndarray, source: Dataset, instance: int, series: Se
     image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     image.DerivationDescription = (
         f"{series.what}: computed from {series.given} by msg-ldm-bundle {__version__}, weights {checksum[:12]}, "
-        f"mode {report['mode']}, seed {report['seed']}. 0 and {TOP} stand for the 0.5 and 99.5 percentile in the brain."
+        f"mode {report['mode']}, seed {report['seed']}. {TOP} is 1; {report['intensity_scale'][series.contrast]}."
     )
     image.ImageComments = f"{series.what}: not measured. For research, not for diagnosis."
     image.SourceImageSequence = [

@@ -81,6 +81,12 @@ def test_overrides_change_one_field_and_add_rows():
     assert load_registry()["t1"].role == "both"
 
 
+def test_a_rule_says_what_the_scale_means():
+    rows = load_registry({"flair": {"intensity": {"percentiles": [0.5, 50], "level": 0.4}}})
+    assert str(rows["flair"].intensity) == "0 and 0.4 stand for the 0.5 and 50 percentile inside the brain"
+    assert str(rows["ct"].intensity) == "0 and 1 stand for 0 and 80 of the scan"
+
+
 def test_select_keeps_the_order_given():
     assert [row.name for row in select(["flair", "t1"])] == ["flair", "t1"]
 

@@ -90,7 +90,7 @@ def test_missing_contrasts_are_made(tmp_path, run):
     assert len(report["inputs_sha256"]["t1"]) == len(report["weights_sha256"]) == 64
     assert report["files"] == ["a_t1ce_synth.nii.gz", "a_t2_synth.nii.gz", "a_qc.png"]
     assert [line for line in report["warnings"] if "t1ce is synthetic: it shows no real uptake" in line]
-    assert "0.5 and 99.5 percentile" in report["output_intensities"]
+    assert report["intensity_scale"]["t1ce"] == "0 and 1 stand for the 0.5 and 99.5 percentile inside the brain"
     assert set(report["seconds"]) == {"preprocessing", "synthesis", "postprocessing", "writing"}
 
 
@@ -148,7 +148,8 @@ def test_done_subjects_are_skipped(tmp_path, run):
     assert statuses(run()) == {"a": "done"}
     written = file.stat().st_mtime_ns
     assert statuses(run()) == {"a": "skipped"} and file.stat().st_mtime_ns == written
-    for change in ({"seed": 3}, {"seed": 3, "targets": ["t2"]}, {"overwrite": True}):
+    scale = {"registry": {"t1": {"intensity": {"percentiles": [1, 99]}}}}
+    for change in ({"seed": 3}, {"seed": 3, "targets": ["t2"]}, scale, {"overwrite": True}):
         assert statuses(run(**change)) == {"a": "done"}, change
     assert file.stat().st_mtime_ns > written
     assert statuses(run()) == {"a": "skipped"}

@@ -104,6 +104,7 @@ def result_of(folder, scans, name="P-01_20240305"):
     nib.save(nib.Nifti1Image(volume, scan.affine), folder / name / f"{name}_t2_synth.nii.gz")
     report = {"inputs": {"t1": str(scans / name / f"{name}_t1.nii.gz")}, "reference": "t1", "targets": ["t2"]}
     report |= {"input_intensities": {"t1": {}, "flair": {}}, "weights_sha256": 64 * "a", "mode": "mean", "seed": 0}
+    report["intensity_scale"] = {"t2": "0 and 1 stand for the 0.5 and 99.5 percentile inside the brain"}
     (folder / name / f"{name}.json").write_text(json.dumps({**report, "registry": {}}))
     return volume
 
