@@ -17,7 +17,7 @@ from bundle.transforms.intensity import limits
 
 CONVENTION = (
     "Inside the brain, data range 1: the truth runs from 0 to 1 over its own intensity range (0.5 to 99.5 percentile), "
-    "the synthesis is scaled as the truth."
+    "the synthesis is scaled like it."
 )
 
 

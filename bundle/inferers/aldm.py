@@ -15,7 +15,7 @@ from monai.inferers import Inferer
 from monai.transforms import CropForeground
 from torch import Tensor
 
-from bundle.inferers.training import AutocastInferer
+from bundle.inferers.training import AutocastInferer, SynthesisInferer
 from bundle.networks.aldm import ALDM
 from bundle.networks.ms_spade import MSSPADE
 
@@ -51,23 +51,11 @@ class AutoencodingVolumeInferer(AutocastInferer):
         return as_slices(network.rebuild(as_volume(inputs)))
 
 
-class SynthesisVolumeInferer(AutocastInferer):
-    """Complete an exam given as slices, in a given mode, whatever mode the network is in otherwise.
-
-    Args:
-        mode: "mean" or "sample".
-    """
-
-    def __init__(self, mode: str, amp: bool = False) -> None:
-        super().__init__(amp)
-        self.mode = mode
+class SynthesisVolumeInferer(SynthesisInferer):
+    """Complete an exam given as slices, in a given mode, whatever mode the network is in otherwise."""
 
     def infer(self, inputs: Tensor, network: ALDM, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        before, network.mode = network.mode, self.mode
-        try:
-            return as_slices(network(as_volume(inputs)))
-        finally:
-            network.mode = before
+        return as_slices(super().infer(as_volume(inputs), network))
 
 
 class WholeVolumeInferer(Inferer):

@@ -62,7 +62,7 @@ class SynthesisInferer(AutocastInferer):
         super().__init__(amp)
         self.mode = mode
 
-    def infer(self, inputs: Tensor, network: MSGLDM, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def infer(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         before, network.mode = network.mode, self.mode
         try:
             return network(inputs)

@@ -11,7 +11,7 @@ from bundle.errors import InputError
 PERCENTILES = (0.5, 99.5)
 
 CONVENTIONS = {
-    "truth": "The truth's own 0.5 to 99.5 percentile inside the brain is [0, 1], the prediction is scaled as the truth.",
+    "truth": "The truth's own 0.5 to 99.5 percentile inside the brain is [0, 1], the prediction is scaled like it.",
     "own": "Truth and prediction are each scaled from their own 0.5 to 99.5 percentile inside the brain to [0, 1] and "
     "clipped, as BraSyn does: an error of brightness or contrast is forgiven.",
     "max": "Truth and prediction are each divided by their own maximum inside the brain, as MM-GAN does: an error of "
