@@ -32,7 +32,7 @@ def write_qc(
     Args:
         path: of the PNG file.
         title: printed above.
-        volumes: contrasts ``(X, Y, Z)`` in [0, 1], in the order of the rows.
+        volumes: contrasts ``(X, Y, Z)`` in [0, 1], in the order of the rows; white is each one's 99.5 percentile.
         made: which of them are synthetic.
         uncertainty: standard deviations of those made, where there are samples; each has its own scale, printed.
         brain: mask ``(X, Y, Z)``.
@@ -42,7 +42,7 @@ def write_qc(
     spacing = nib.affines.voxel_sizes(affine)[np.argsort(turn[:, 0])]
     counts = projections(apply_orientation(brain, turn))
     # a row: name, volume, what it is, its largest value, its colours
-    rows = [(n, v, "SYNTHETIC" if n in made else "given", 1.0, "gray") for n, v in volumes.items()]
+    rows = [(n, v, "SYNTHETIC" if n in made else "given", top(v), "gray") for n, v in volumes.items()]
     rows += [(n, v, f"uncertainty, white = {top(v):.3f}", top(v), "inferno") for n, v in uncertainty.items()]
     figure = Figure(figsize=(9.6, 0.5 + 3.1 * len(rows)), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)

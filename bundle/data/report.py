@@ -91,8 +91,8 @@ def panels(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     grid = grid_around(next(iter(made.values())))
     shown = []
     for name, (low, high) in ((n, scale.values()) for n, scale in report["input_intensities"].items()):
-        scan = on_grid(read(Path(report["inputs"][name])), grid)
-        volume = encode((scan - low) / (high - low), grid[1], 1)
+        scan = ((on_grid(read(Path(report["inputs"][name])), grid) - low) / (high - low)).clip(0, 1)
+        volume = encode(scan, grid[1], highest(scan))
         shown.append({"contrast": name, "made": False, "volume": volume, "uncertainty": None})
     for name, image in made.items():
         deviation = folder / f"{folder.name}_{name}_uncertainty.nii.gz"
@@ -100,7 +100,8 @@ def panels(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
         if deviation.name in report["files"]:
             values = on_grid(read(deviation), grid)
             uncertainty = encode(values, grid[1], highest(values))
-        volume = encode(on_grid(image, grid), grid[1], 1)
+        made_values = on_grid(image, grid)
+        volume = encode(made_values, grid[1], highest(made_values))
         shown.append({"contrast": name, "made": True, "volume": volume, "uncertainty": uncertainty})
     return shown
 
@@ -129,7 +130,7 @@ def on_grid(image: SpatialImage, grid: tuple[tuple[int, ...], np.ndarray]) -> np
 
 
 def highest(values: np.ndarray) -> float:
-    """The 99.5 percentile of what is above 0: the brightest colour of an uncertainty."""
+    """The 99.5 percentile of what is above 0: the brightest colour."""
     positive = values[values > 0]
     return float(np.percentile(positive, 99.5)) if positive.size else 1.0
 

@@ -34,6 +34,7 @@ from bundle.engines.scoring import Floors, Scorer, Scores, Subject, as_list
 from bundle.engines.synthesis import SynthesisEvaluator
 from bundle.errors import InputError, input_error_in
 from bundle.metrics.calibration import Calibration
+from bundle.metrics.conventions import apply
 from bundle.metrics.copy_floor import reference_of
 from bundle.metrics.measures import Measure
 from bundle.metrics.perceptual import FID, FeatureNetwork
@@ -243,7 +244,8 @@ class QualityEvaluator(SynthesisEvaluator):
                 scores = {"network": (own, ""), **floors.scores(given, target)}
                 if inputs <= {*given, target}:
                     scores |= {"real": (real, "")} if real else {}
-                    shown[titled(target, own)] = (subject.images[target].numpy(), pred.numpy())
+                    pair = apply("truth", pred, subject.images[target], subject.brain)
+                    shown[titled(target, own)] = (pair[1].numpy(), pair[0].numpy())
                 key = {"subject": item["subject"], "given": list(given), "available": len(given), "target": target}
                 rows += [{**key, "method": name, "source": source, **each} for name, (each, source) in scores.items()]
                 self.accumulate(subject, target, pred, uncertainty)

@@ -26,6 +26,7 @@ from scripts.dicom.recognise import SYNTHETIC
 from scripts.dicom.stacks import axes, position
 
 TOP = 4095  # the stored value of 1: 12 bits, which every viewer shows
+WHITE = 99.5  # percentile of a volume that a viewer shows as white
 SERIES_NUMBER = 9001  # of the first contrast in the registry: consoles count up from 1
 GRID_TOLERANCE = 0.05  # mm
 KEPT = (
@@ -58,7 +59,8 @@ def write_subject(result: Path, output_dir: Path, dicom_dir: Path | None = None)
     for contrast in report["targets"]:
         volume = on_slices(result / f"{result.name}_{contrast}_synth.nii.gz", sources)
         number = SERIES_NUMBER + list(load_registry(report["registry"])).index(contrast)
-        series = Series(contrast, number, report)
+        white = float(np.percentile(volume[volume > 0], WHITE)) if volume.any() else 1.0
+        series = Series(contrast, number, report, white)
         folder = output_dir / result.name / contrast
         folder.parent.mkdir(parents=True, exist_ok=True)
         with staged(folder) as aside:
@@ -71,11 +73,12 @@ def write_subject(result: Path, output_dir: Path, dicom_dir: Path | None = None)
 
 @dataclass(frozen=True)
 class Series:
-    """A new series: which contrast, its number, and the JSON that the inference wrote of its subject."""
+    """A new series: which contrast, its number, the JSON that the inference wrote of its subject, and what is white."""
 
     contrast: str
     number: int
     report: dict[str, Any]
+    white: float = 1.0
     uid: str = field(default_factory=hd.UID)
     now: datetime = field(default_factory=datetime.now)
 
@@ -149,7 +152,8 @@ def derived_image(pixels: np.ndarray, source: Dataset, instance: int, series: Se
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     image.Rows, image.Columns = pixels.shape
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-    image.WindowCenter, image.WindowWidth = (TOP + 1) // 2, TOP + 1
+    width = round(series.white * TOP) + 1
+    image.WindowCenter, image.WindowWidth = width // 2, width
     image.PixelData = np.round(np.clip(pixels, 0, 1) * TOP).astype("<u2").tobytes()
     return image
 

@@ -27,6 +27,7 @@ from tests.phantom import affine_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "evaluate.json"
+TWO_LEVELS = {"flair": {"intensity": {"percentiles": [0.5, 99.5]}}}  # a brain of two intensities has no usual median
 STUB = {"_target_": "tests.engines.average.AverageNetwork", "contrasts": "@contrasts"}
 SHAPE = (60, 76, 36)
 BRAIN = (slice(6, 54), slice(6, 70), slice(6, 30))  # 48 x 64 x 24 voxels, on the network's grid already
@@ -66,7 +67,8 @@ def configured(folder, **overrides):
     parser.read_config(CONFIG)
     weights = str(folder / "model.pt")
     places = {"dataset_dir": str(folder / "in"), "output_dir": str(folder / "out"), "weights": weights}
-    parser.update({**places, "network_def": STUB, "amp": False, "measures": ["psnr", "ssim"], **overrides})
+    fixed = {"network_def": STUB, "registry": TWO_LEVELS, "amp": False, "measures": ["psnr", "ssim"]}
+    parser.update({**places, **fixed, **overrides})
     return parser
 
 

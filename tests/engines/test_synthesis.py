@@ -75,12 +75,16 @@ def test_missing_contrasts_are_made(tmp_path, run):
         "summary.json",
     ]
 
-    # both scans show the same, so their average shows it too: in the unit scale, 0 outside the brain
-    truth = nib.load(paths["t1"]).get_fdata()
+    # the average of both scans, each in its scale, 0 outside the brain
     made = volume(tmp_path, "a", "t2_synth")
-    low, high = sidecar(tmp_path, "a")["input_intensities"]["t1"].values()
-    brain = truth > 0
-    assert np.abs(made - np.clip((truth - low) / (high - low), 0, 1))[brain].mean() < 0.03
+    scales = sidecar(tmp_path, "a")["input_intensities"]
+    truth = {name: nib.load(paths[name]).get_fdata() for name in ("t1", "flair")}
+    scaled = [
+        np.clip((image - scales[name]["low"]) / (scales[name]["high"] - scales[name]["low"]), 0, 1)
+        for name, image in truth.items()
+    ]
+    brain = truth["t1"] > 0
+    assert np.abs(made - np.mean(scaled, axis=0))[brain].mean() < 0.03
     assert made.min() == 0 and made.max() <= 1 and np.mean(made[~brain] > 0) < 0.05
     assert np.array_equal(made, volume(tmp_path, "a", "t1ce_synth"))
 

@@ -199,6 +199,7 @@ def test_way_back(exam):
         assert image.EchoTime is image.RepetitionTime is None and image.Manufacturer == "msg-ldm-bundle"
     assert str(images[0].PatientName) == "M\u00fcller^Zo\u00eb"
     assert len({image.SOPInstanceUID for image in images}) == len(images)
+    assert {image.WindowWidth for image in images} == {round(np.percentile(volume[volume > 0], 99.5) * 4095) + 1}
     assert {image.SeriesInstanceUID for image in images}.isdisjoint({originals[0].SeriesInstanceUID})
 
     # read by another program than wrote it, at the places that the tags say
