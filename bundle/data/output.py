@@ -28,8 +28,7 @@ def staged(folder: Path, outdated: Iterable[str] = ()) -> Iterator[Path]:
         folder: where the files are to be; made if need be.
         outdated: names of files that are removed from it if they are not written anew.
     """
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+    aside = clear_leftover(folder)
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -41,6 +40,13 @@ def staged(folder: Path, outdated: Iterable[str] = ()) -> Iterator[Path]:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_leftover(folder: Path) -> Path:
+    """Remove what a run that was killed left beside a folder: the place where `staged` writes, which is returned."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    return aside
 
 
 def write_text(path: Path, text: str) -> None:

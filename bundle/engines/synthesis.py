@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle import __version__
-from bundle.data.output import as_json, is_done, prepare_output, staged, told, write_text, write_volume
+from bundle.data.output import as_json, clear_leftover, is_done, prepare_output, staged, told, write_text, write_volume
 from bundle.data.qc import write_qc
 from bundle.engines import ranks
 from bundle.engines.gates import GateMaps
@@ -145,6 +145,7 @@ class SynthesisEvaluator(Evaluator):
         folder = self.output_dir / item["subject"]
         claim = self.claim(item, given, made)
         if not self.overwrite and is_done(folder, folder / f"{folder.name}.json", claim):
+            clear_leftover(folder)  # killed after its last file had moved
             return {"status": "skipped", "made": made, "reason": "done by an earlier run"}
         warnings = self.make(index, folder, claim)
         return {"status": "done", "made": made, "warnings": warnings}

@@ -151,7 +151,9 @@ def test_done_subjects_are_skipped(tmp_path, run):
     file = tmp_path / "out" / "a" / "a_t2_synth.nii.gz"
     assert statuses(run()) == {"a": "done"}
     written = file.stat().st_mtime_ns
+    (tmp_path / "out" / ".a.partial").mkdir()  # a run that was killed after its last file had moved leaves this
     assert statuses(run()) == {"a": "skipped"} and file.stat().st_mtime_ns == written
+    assert not (tmp_path / "out" / ".a.partial").exists()
     scale = {"registry": {"t1": {"intensity": {"percentiles": [1, 99]}}}}
     for change in ({"seed": 3}, {"seed": 3, "targets": ["t2"]}, scale, {"overwrite": True}):
         assert statuses(run(**change)) == {"a": "done"}, change
