@@ -102,6 +102,6 @@ def projections(brain: np.ndarray) -> list[np.ndarray]:
 
 
 def top(volume: np.ndarray) -> float:
-    """The 99.5 percentile of what is not zero, as the largest value to show."""
+    """The 99.5 percentile of what is above 0, 1 where nothing is: what a picture shows as white."""
     values = volume[volume > 0]
     return float(np.percentile(values, 99.5)) if values.size else 1.0

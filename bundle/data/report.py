@@ -20,6 +20,7 @@ from nibabel.spatialimages import SpatialImage
 
 from bundle import __version__
 from bundle.data.output import write_text
+from bundle.data.qc import top
 
 VIEWER = Path(__file__).with_name("viewer")
 PARTS = {"style": "report.css", "script": "report.js", "niivue": "niivue.min.js"}  # ours, not the user's: not escaped
@@ -92,16 +93,16 @@ def panels(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     shown = []
     for name, (low, high) in ((n, scale.values()) for n, scale in report["input_intensities"].items()):
         scan = ((on_grid(read(Path(report["inputs"][name])), grid) - low) / (high - low)).clip(0, 1)
-        volume = encode(scan, grid[1], highest(scan))
+        volume = encode(scan, grid[1], top(scan))
         shown.append({"contrast": name, "made": False, "volume": volume, "uncertainty": None})
     for name, image in made.items():
         deviation = folder / f"{folder.name}_{name}_uncertainty.nii.gz"
         uncertainty = None
         if deviation.name in report["files"]:
             values = on_grid(read(deviation), grid)
-            uncertainty = encode(values, grid[1], highest(values))
+            uncertainty = encode(values, grid[1], top(values))
         made_values = on_grid(image, grid)
-        volume = encode(made_values, grid[1], highest(made_values))
+        volume = encode(made_values, grid[1], top(made_values))
         shown.append({"contrast": name, "made": True, "volume": volume, "uncertainty": uncertainty})
     return shown
 
@@ -127,12 +128,6 @@ def grid_around(image: SpatialImage) -> tuple[tuple[int, ...], np.ndarray]:
 def on_grid(image: SpatialImage, grid: tuple[tuple[int, ...], np.ndarray]) -> np.ndarray:
     """Values of a volume on another grid, by linear interpolation; 0 beyond its borders."""
     return np.nan_to_num(resample_from_to(image, grid, order=1).get_fdata(dtype=np.float32))
-
-
-def highest(values: np.ndarray) -> float:
-    """The 99.5 percentile of what is above 0: the brightest colour."""
-    positive = values[values > 0]
-    return float(np.percentile(positive, 99.5)) if positive.size else 1.0
 
 
 def encode(values: np.ndarray, affine: np.ndarray, top: float) -> str:

@@ -21,12 +21,12 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from bundle import __version__
 from bundle.data.contrasts import load_registry
 from bundle.data.output import prepare_output, staged
+from bundle.data.qc import top
 from bundle.errors import InputError, report_plainly
 from scripts.dicom.recognise import SYNTHETIC
 from scripts.dicom.stacks import axes, position
 
 TOP = 4095  # the stored value of 1: 12 bits, which every viewer shows
-WHITE = 99.5  # percentile of a volume that a viewer shows as white
 SERIES_NUMBER = 9001  # of the first contrast in the registry: consoles count up from 1
 GRID_TOLERANCE = 0.05  # mm
 KEPT = (
@@ -59,8 +59,7 @@ def write_subject(result: Path, output_dir: Path, dicom_dir: Path | None = None)
     for contrast in report["targets"]:
         volume = on_slices(result / f"{result.name}_{contrast}_synth.nii.gz", sources)
         number = SERIES_NUMBER + list(load_registry(report["registry"])).index(contrast)
-        white = float(np.percentile(volume[volume > 0], WHITE)) if volume.any() else 1.0
-        series = Series(contrast, number, report, white)
+        series = Series(contrast, number, report, top(volume))
         folder = output_dir / result.name / contrast
         folder.parent.mkdir(parents=True, exist_ok=True)
         with staged(folder) as aside:
