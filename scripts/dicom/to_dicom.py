@@ -77,7 +77,7 @@ class Series:
     contrast: str
     number: int
     report: dict[str, Any]
-    white: float = 1.0
+    white: float
     uid: str = field(default_factory=hd.UID)
     now: datetime = field(default_factory=datetime.now)
 
