@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from monai.bundle import ConfigParser, create_workflow, verify_net_in_out
+from torch import nn
 
 from bundle.errors import InputError
 from bundle.networks.ms_spade import MSSPADE
@@ -51,7 +52,7 @@ def test_what_is_trained_is_what_is_used(names):
 
 
 def test_the_ablations():
-    assert {"no_diffusion", "no_palette", "no_ms_spade", "kl", "cross_attention", "no_residual"} <= set(ABLATIONS)
+    assert {"no_diffusion", "no_palette", "no_ms_spade", "kl", "cross_attention", "trunk_norm"} <= set(ABLATIONS)
     rows = [json.loads((FOLDER / "ablations" / f"{name}.json").read_text())["row"] for name in ABLATIONS]
     assert len(set(rows)) == len(rows)
     full = network("train", "tiny")
@@ -61,7 +62,8 @@ def test_the_ablations():
     assert changed["no_palette"].start_level < full.start_level == 1
     assert changed["kl"].autoencoder.encoder.blocks[-1].conv.out_channels == 2 * full.autoencoder.latent_channels
     assert changed["cross_attention"].diffusion.conditioning == "cross_attention"
-    assert not changed["no_residual"].ms_spade.residual and full.ms_spade.residual
+    normed = [any(isinstance(m, nn.InstanceNorm3d) for m in net.modules()) for net in (changed["trunk_norm"], full)]
+    assert normed == [True, False]
     assert changed["noise_prediction"].diffusion.prediction == "noise"
     assert parser("inference", "ablations/no_diffusion").get_parsed_content("options").mode == "mean"
     assert parser("train", "ablations/no_cycle").get_parsed_content("cycle_weight") == 0
@@ -122,12 +124,3 @@ def test_versions_are_in_step():
     assert ours.keys() == theirs.keys()
     for key in ours.keys() - own:
         assert ours[key] == theirs[key], key
-
-
-@pytest.mark.parametrize(("crop", "size"), [(-1, (6, 7, 5)), (4, (4, 4, 4)), (6, (6, 6, 5))])
-def test_later_stages_train_on_whole_latents_or_on_crops_of_them(tmp_path, crop, size):
-    image = torch.arange(2 * 3 * 6 * 7 * 5).reshape(2, 3, 6, 7, 5).half()
-    torch.save({"image": image, "seen": image.neg(), "exists": torch.ones(2)}, tmp_path / "one.pt")
-    found = parser("train", latent_crop=crop).get_parsed_content("train::preprocessing")(str(tmp_path / "one.pt"))
-    assert found["image"].shape == found["seen"].shape == (2, 3, *size)
-    assert torch.equal(found["seen"].as_tensor(), -found["image"].as_tensor())  # cut in the same place

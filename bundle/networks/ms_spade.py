@@ -78,16 +78,14 @@ def shortcut(in_channels: int, out_channels: int) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """Twice convolution, ReLU and instance norm, with a way around  (ALDM, Table B)."""
+    """Twice convolution, ReLU and, where asked for, instance norm, with a way around  (ALDM, Table B)."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: bool) -> None:
         super().__init__()
         self.shortcut = shortcut(in_channels, out_channels)
+        ending = {"adn_ordering": "AN" if norm else "A", "act": "RELU", "norm": "INSTANCE"}
         self.layers = nn.Sequential(
-            *(
-                Convolution(3, channels, out_channels, adn_ordering="AN", act="RELU", norm="INSTANCE")
-                for channels in (in_channels, out_channels)
-            )
+            *(Convolution(3, channels, out_channels, **ending) for channels in (in_channels, out_channels))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,8 +118,8 @@ class MSSPADE(nn.Module):
         stem_channels: of the first convolution.
         res_channels, spade_channels: output channels of the residual and of the MS-SPADE blocks, one number per block.
         hidden_channels: see `MSSPADELayer`.
-        residual: add the source latent to the output, so that the network begins as the identity, and keeps the
-            latent's scale, which the instance norm at its entrance takes away. `false` is the paper's form.
+        trunk_norm: instance norm in the first convolution and in the residual blocks, the paper's form. It takes the
+            latent's scale away before anything has seen it; without it the same training comes much further.
     """
 
     def __init__(
@@ -132,28 +130,24 @@ class MSSPADE(nn.Module):
         res_channels: Sequence[int] = (64, 64),
         spade_channels: Sequence[int] = (64, 64, 64, 32),
         hidden_channels: int = 32,
-        residual: bool = True,
+        trunk_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.residual = residual
+        order = "NA" if trunk_norm else "A"
         self.stem = Convolution(
-            3, latent_channels, stem_channels, kernel_size=7, adn_ordering="NA", act="RELU", norm="INSTANCE"
+            3, latent_channels, stem_channels, kernel_size=7, adn_ordering=order, act="RELU", norm="INSTANCE"
         )
         widths = [stem_channels, *res_channels, *spade_channels]
         pairs = list(zip(widths, widths[1:]))
-        self.res_blocks = nn.Sequential(*(ResBlock(*pair) for pair in pairs[: len(res_channels)]))
+        self.res_blocks = nn.Sequential(*(ResBlock(*pair, trunk_norm) for pair in pairs[: len(res_channels)]))
         self.spade_blocks = nn.ModuleList(
             MSSPADEBlock(num_contrasts, *pair, hidden_channels) for pair in pairs[len(res_channels) :]
         )
         self.out = Convolution(3, widths[-1], latent_channels, kernel_size=7, conv_only=True)
-        if residual:
-            nn.init.zeros_(self.out.get_parameter("conv.weight"))
-            nn.init.zeros_(self.out.get_parameter("conv.bias"))
 
     def forward(self, z: Tensor, target: Tensor) -> Tensor:
         """z (B, c, h, w, d) of any contrast, target (B,) in 0..M-1 -> z_src^tar (B, c, h, w, d)."""
         h = self.res_blocks(self.stem(z))
         for block in self.spade_blocks:
             h = block(h, target)
-        made = self.out(h)
-        return z + made if self.residual else made
+        return self.out(h)

@@ -12,7 +12,7 @@ CONTRASTS = ("t1", "t1ce", "t2", "flair")
 
 
 def tiny(contrasts: tuple[str, ...] = CONTRASTS, spade: bool = True, regulariser: str = "vq", **diffusion: Any) -> ALDM:
-    """In evaluation mode; MS-SPADE does not start as the identity, nor the UNet as zero."""
+    """In evaluation mode; the UNet does not start as zero."""
     torch.manual_seed(0)
     model = ALDM(
         contrasts,
@@ -24,9 +24,7 @@ def tiny(contrasts: tuple[str, ...] = CONTRASTS, spade: bool = True, regulariser
             "num_codes": 32,
             "regulariser": regulariser,
         },
-        {"stem_channels": 4, "res_channels": (8,), "spade_channels": (8, 4), "hidden_channels": 4, "residual": False}
-        if spade
-        else None,
+        {"stem_channels": 4, "res_channels": (8,), "spade_channels": (8, 4), "hidden_channels": 4} if spade else None,
         {"channels": (8, 16), "attention_levels": (False, True), "num_head_channels": 8, "norm_num_groups": 4}
         | diffusion,
         num_steps=2,
