@@ -1,8 +1,17 @@
-"""Write generated subjects: a training folder, or the demo's scans with their withheld truth."""
+"""Write generated subjects: a training folder, or the demo's scans with their withheld truth.
+
+    python -m scripts.make_subjects --output_dir OUT --subjects 20
+    python -m scripts.make_subjects --output_dir OUT --subjects 20 --like SUBJECTS --split_file SPLIT
+
+With --like they have the anatomy and the lesions of real exams, those of the split's training part, in another shape
+and imaged by another scanner.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +20,13 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tqdm import tqdm
 
+from bundle.data.anatomy import Template
+from bundle.data.checks import check_subjects
+from bundle.data.discovery import find_subjects
+from bundle.data.real_anatomy import read_anatomy
 from bundle.data.simulate import CONTRASTS, Lesion, simulate
-from bundle.errors import report_plainly
+from bundle.data.splits import apply_split, load_split
+from bundle.errors import InputError, report_plainly
 
 BRATS_2023 = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"}
 CANVAS = (240, 240, 155)  # the grid of BraTS
@@ -59,10 +73,16 @@ DEMO = (
 )
 
 
-def write_subjects(output_dir: Path, count: int, seed: int) -> None:
-    """Write `count` complete subjects GEN-0001 ... in the names of BraTS 2023, tumours and plaques in turn."""
+def write_subjects(output_dir: Path, count: int, seed: int, like: Sequence[Template] = ()) -> None:
+    """Write `count` complete subjects GEN-0001 ... in the names of BraTS 2023.
+
+    Tumours and plaques in turn in the template's brain, or each of the brains `like` in turn with its own lesions.
+    """
     for number in tqdm(range(1, count + 1), desc="subjects", unit="subject"):
-        subject = simulate(seed + number, "tumour" if number % 2 else "plaques")
+        if like:
+            subject = simulate(seed + number, "none", like[(number - 1) % len(like)])
+        else:
+            subject = simulate(seed + number, "tumour" if number % 2 else "plaques")
         name = f"GEN-{number:04d}"
         folder = output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +91,26 @@ def write_subjects(output_dir: Path, count: int, seed: int) -> None:
                 _on_canvas(subject.images[contrast], subject.affine), folder / f"{name}{BRATS_2023[contrast]}.nii.gz"
             )
         nib.save(_on_canvas(subject.label, subject.affine), folder / f"{name}-seg.nii.gz")
+
+
+def read_anatomies(dataset_dir: Path, split_file: Path | None) -> list[Template]:
+    """The brains of the exams of a folder, of the training part where there is a split; a line for each left out."""
+    items = check_subjects(find_subjects(dataset_dir, ("t1", "t1ce")))
+    if split_file is not None:
+        items = apply_split(items, load_split(split_file), "training")
+    found = []
+    for item in tqdm(items, desc="anatomies", unit="subject"):
+        fault = item.get("fault")
+        if fault is None:
+            try:
+                found.append(read_anatomy(item))
+            except InputError as error:
+                fault = error
+        if fault is not None:
+            tqdm.write(f"{item['subject']} is left out: {fault}", file=sys.stderr)
+    if not found:
+        raise InputError("no exam has an anatomy that can be used", "Give skull-stripped exams with a T1", dataset_dir)
+    return found
 
 
 def write_demo(output_dir: Path, seed: int) -> None:
@@ -121,18 +161,21 @@ def _regrid(image: nib.Nifti1Image, demo: DemoSubject) -> nib.Nifti1Image:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and write what it asks for."""
     report_plainly()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--subjects", type=int, default=4, help="how many complete subjects (without --demo)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--demo", action="store_true", help="write the three demo subjects, some contrasts withheld, instead"
     )
+    parser.add_argument("--like", type=Path, help="folder of real exams, skull-stripped, whose anatomy is used")
+    parser.add_argument("--split_file", type=Path, help="use the training subjects of --like alone")
     options = parser.parse_args(arguments)
     if options.demo:
         write_demo(options.output_dir, options.seed)
     else:
-        write_subjects(options.output_dir, options.subjects, options.seed)
+        like = read_anatomies(options.like, options.split_file) if options.like else []
+        write_subjects(options.output_dir, options.subjects, options.seed, like)
 
 
 if __name__ == "__main__":

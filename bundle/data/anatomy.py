@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -29,17 +29,21 @@ class Push:
 
 @dataclass(frozen=True)
 class Template:
-    """The template on the working grid.
+    """The brain from which individuals are drawn, on the working grid: the template's, or that of a real exam.
 
     Attributes:
         maps: (7, X, Y, Z) float32: white matter, grey matter, CSF, ventricles (part of the CSF), venous sinuses and
             choroid plexus as fractions in [0, 1]; then texture, by how much the T1-weighted intensity (of white
             matter: 0.87) deviates from what the tissues have.
-        affine: (4, 4), to MNI space in mm.
+        affine: (4, 4), to MNI space in mm; of a real exam, to the middle of its brain.
+        lesions: tissue of `mr_signal.TISSUES` -> fraction (X, Y, Z) in [0, 1]: what the brain is ill with.
+        averaged: over many people, so that an individual needs sulci and vessels of its own.
     """
 
     maps: np.ndarray
     affine: np.ndarray
+    lesions: dict[str, np.ndarray] = field(default_factory=dict)
+    averaged: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Anatomy:
     """An individual brain on the working grid, maps (X, Y, Z).
 
     The fractions of the four tissues sum to 1 inside `brain` (bool, a skull-stripping tool's mask), to less in its rim,
-    which holds some dura and bone (no signal), and to 0 outside. `ventricle` and `texture` are as in `Template`.
+    which holds some dura and bone (no signal), and to 0 outside. The others are as in `Template`.
     """
 
     wm: np.ndarray
@@ -57,6 +61,7 @@ class Anatomy:
     ventricle: np.ndarray
     texture: np.ndarray
     brain: np.ndarray
+    lesions: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def cover(self) -> np.ndarray:
@@ -126,21 +131,17 @@ def resize(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return functional.interpolate(torch.from_numpy(field)[None], shape, mode="trilinear", align_corners=True)[0].numpy()
 
 
-def individual(rng: np.random.Generator, push: Push | None = None) -> Anatomy:
-    """Draw a brain, with or without a mass that pushes its tissue aside."""
-    template = load_template()
-    displacement = torch.from_numpy(deformation(rng, push))[None]
-    warped = _without_warning(Warp, padding_mode="zeros")(torch.from_numpy(template.maps)[None], displacement)
-    wm, gm, csf, ventricle, sinus, plexus, texture = warped[0].numpy()
+def individual(rng: np.random.Generator, push: Push | None = None, template: Template | None = None) -> Anatomy:
+    """Draw a brain like the template's, by default that of nilearn, with or without a mass that pushes tissue aside."""
+    template = template or load_template()
+    displacement = torch.from_numpy(deformation(rng, push, template))[None]
+    maps = np.concatenate([template.maps, *(part[None] for part in template.lesions.values())])
+    warped = _without_warning(Warp, padding_mode="zeros")(torch.from_numpy(maps)[None], displacement)[0].numpy()
+    wm, gm, csf, ventricle, sinus, plexus, texture = warped[:7]
     brain, cover = _strip(rng, wm + gm + csf)
-
-    # The template averages 152 people: its ribbon is wide, its sulci are faint. Sharpening makes one person of it,
-    # noise another one.
-    folds = smooth_noise(rng, 2.2)[0]
-    sulci = rng.uniform(0.9, 2.0) * _sharpen(np.clip(csf - ventricle, 0, 1), 1.4, 1.5) * (1 + 0.35 * folds) - 0.12
-    csf = np.clip(np.clip(sulci, 0, 1) + _sharpen(ventricle, 1.2, 1.2), 0, 1)
-    wm = np.clip(_sharpen(wm, 1.4, 1.3) + rng.uniform(0.06, 0.14) * folds * 4 * wm * (1 - wm), 0, 1 - csf)
-    blood = _vessels(rng, np.clip(csf - ventricle, 0, 1), sinus, plexus)
+    blood = np.clip(sinus + plexus, 0, 1)
+    if template.averaged:
+        wm, csf, blood = _personal(rng, wm, csf, ventricle, sinus, plexus)
     tissue = (1 - blood) * cover
     return Anatomy(
         wm=wm * tissue,
@@ -150,10 +151,31 @@ def individual(rng: np.random.Generator, push: Push | None = None) -> Anatomy:
         ventricle=np.clip(ventricle, 0, 1),
         texture=texture * brain,
         brain=brain,
+        lesions={name: part * cover for name, part in zip(template.lesions, warped[7:], strict=True)},
     )
 
 
-def deformation(rng: np.random.Generator, push: Push | None = None) -> np.ndarray:
+def _personal(
+    rng: np.random.Generator,
+    wm: np.ndarray,
+    csf: np.ndarray,
+    ventricle: np.ndarray,
+    sinus: np.ndarray,
+    plexus: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """White matter, CSF and blood of one person, made of the template's.
+
+    The template averages 152 people: its ribbon is wide, its sulci are faint. Sharpening makes one person of it, noise
+    another one.
+    """
+    folds = smooth_noise(rng, 2.2)[0]
+    sulci = rng.uniform(0.9, 2.0) * _sharpen(np.clip(csf - ventricle, 0, 1), 1.4, 1.5) * (1 + 0.35 * folds) - 0.12
+    csf = np.clip(np.clip(sulci, 0, 1) + _sharpen(ventricle, 1.2, 1.2), 0, 1)
+    wm = np.clip(_sharpen(wm, 1.4, 1.3) + rng.uniform(0.06, 0.14) * folds * 4 * wm * (1 - wm), 0, 1 - csf)
+    return wm, csf, _vessels(rng, np.clip(csf - ventricle, 0, 1), sinus, plexus)
+
+
+def deformation(rng: np.random.Generator, push: Push | None, template: Template) -> np.ndarray:
     """A random individual's shape: displacement (3, X, Y, Z) from its voxels to their places in the template.
 
     A diffeomorphism, the flow of a smooth stationary velocity field (scaling and squaring), is followed by an affine
@@ -163,9 +185,9 @@ def deformation(rng: np.random.Generator, push: Push | None = None) -> np.ndarra
     coarse = tuple(-(-n // NODES) for n in SHAPE)
     velocity = rng.uniform(1.5, 3.0) * smooth_noise(rng, 24 / NODES, coarse, 3)
     velocity += rng.uniform(0.8, 1.6) * smooth_noise(rng, 6 / NODES, coarse, 3)
-    ventricle = ndimage.gaussian_filter(resize(load_template().maps[3:4], coarse)[0], 2)
+    ventricle = ndimage.gaussian_filter(resize(template.maps[3:4], coarse)[0], 2)
     slope = np.stack(np.gradient(ventricle))
-    velocity += rng.uniform(-1.5, 3.0) * slope / np.abs(slope).max()
+    velocity += rng.uniform(-1.5, 3.0) * slope / max(float(np.abs(slope).max()), 1e-6)
     if push is not None:
         offset = np.stack(np.meshgrid(*[NODES * np.arange(n) for n in coarse], indexing="ij"))
         offset = offset - push.centre.reshape(3, 1, 1, 1)
@@ -177,12 +199,12 @@ def deformation(rng: np.random.Generator, push: Push | None = None) -> np.ndarra
     middle = ((np.array(SHAPE, dtype=np.float32) - 1) / 2).reshape(3, 1, 1, 1)
     grid = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in SHAPE], indexing="ij"))
     shift = middle + rng.uniform(-2, 2, (3, 1, 1, 1)).astype(np.float32)
-    return np.tensordot(_pose(rng), grid + flow - middle, axes=1) + shift - grid
+    return np.tensordot(_pose(rng, template), grid + flow - middle, axes=1) + shift - grid
 
 
-def _pose(rng: np.random.Generator) -> np.ndarray:
-    """Subject to template, (3, 3): a few degrees of rotation; the template's brain is 9 % longer than most."""
-    size = 1.09 * np.exp(rng.normal(0, 0.025, 3) + rng.normal(0, 0.03))
+def _pose(rng: np.random.Generator, template: Template) -> np.ndarray:
+    """Subject to template, (3, 3): a few degrees of rotation; the average brain is 9 % longer than most."""
+    size = (1.09 if template.averaged else 1.0) * np.exp(rng.normal(0, 0.025, 3) + rng.normal(0, 0.03))
     x, y, z = np.radians(rng.normal(0, 2.5, 3))
     about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])

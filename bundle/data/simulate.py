@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from bundle.data import mr_signal
-from bundle.data.anatomy import SHAPE, Anatomy, individual, load_template, smooth_noise
+from bundle.data.anatomy import SHAPE, Anatomy, Template, individual, load_template, smooth_noise
 from bundle.data.lesions import draw_mass, label_of, plaques, tumour
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
@@ -32,23 +32,26 @@ class Subject:
     affine: np.ndarray
 
 
-def simulate(seed: int, lesion: Lesion = "plaques") -> Subject:
+def simulate(seed: int, lesion: Lesion = "plaques", template: Template | None = None) -> Subject:
     """Generate one subject; the same seed gives the same bytes.
 
     Args:
         seed: at least 0.
-        lesion: "plaques" (as in multiple sclerosis), "tumour" (ring-enhancing, with oedema) or "none".
+        lesion: "plaques" (as in multiple sclerosis), "tumour" (ring-enhancing, with oedema) or "none", which leaves the
+            template's own.
+        template: the brain that is made another person's; None: that of nilearn, which is healthy.
     """
+    template = template or load_template()
     rng = np.random.default_rng([seed, ("plaques", "tumour", "none").index(lesion)])
     push, radius = draw_mass(rng) if lesion == "tumour" else (None, 0.0)
-    anatomy = individual(rng, push)
-    parts: dict[str, np.ndarray] = {}
+    anatomy = individual(rng, push, template)
+    parts = anatomy.lesions
     if push is not None:
         parts = tumour(rng, anatomy, push.centre, radius)
     elif lesion == "plaques":
         parts = plaques(rng, anatomy, count=int(rng.integers(8, 45)))
     images = _scan(rng, _mix(anatomy, parts), anatomy)
-    return Subject(images=images, label=label_of(parts) * anatomy.brain, affine=load_template().affine)
+    return Subject(images=images, label=label_of(parts) * anatomy.brain, affine=template.affine)
 
 
 def _mix(anatomy: Anatomy, parts: dict[str, np.ndarray]) -> np.ndarray:

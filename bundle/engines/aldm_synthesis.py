@@ -13,6 +13,7 @@ from bundle import __version__
 from bundle.data.output import write_volume
 from bundle.engines.options import flag
 from bundle.engines.synthesis import SynthesisEvaluator
+from bundle.transforms.intensity import to_level
 
 
 class TranslationEvaluator(SynthesisEvaluator):
@@ -41,9 +42,11 @@ class TranslationEvaluator(SynthesisEvaluator):
         if len(self.sources) < 2:
             self.sources = []
             return pred, uncertainty
-        channels = [self.options.contrasts.index(name) for name in made]
         alone = [super(TranslationEvaluator, self).synthesise(self.only(image, name), made)[0] for name in self.sources]
-        return torch.cat([pred, *(each[channels] for each in alone)]), uncertainty
+        brain = torch.as_tensor(image)[: len(pred)].any(0)
+        wanted = [(number, row) for number, row in enumerate(self.options.rows()) if row.name in made]
+        levelled = [each[number] * to_level(each[number], brain, row) for each in alone for number, row in wanted]
+        return torch.cat([pred, torch.stack(levelled).clamp(0, 1)]), uncertainty
 
     def present(self, image: Tensor) -> list[str]:
         """The contrasts that a stack (2C, X, Y, Z) holds."""

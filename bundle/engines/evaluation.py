@@ -39,6 +39,7 @@ from bundle.metrics.copy_floor import reference_of
 from bundle.metrics.measures import Measure
 from bundle.metrics.perceptual import FID, FeatureNetwork
 from bundle.metrics.tables import as_csv, as_markdown
+from bundle.transforms.intensity import to_level
 
 logger = logging.getLogger(__name__)
 
@@ -262,9 +263,12 @@ class QualityEvaluator(SynthesisEvaluator):
         """Each target, made from the given contrasts in one go: its name, image and uncertainty ``(X, Y, Z)``."""
         with self.gate_report or nullcontext():
             images, deviations = self.synthesise(subject.hide(given), targets)
+        rows = {row.name: row for row in self.options.rows()}
         for target in targets:
             channel = self.options.contrasts.index(target)
-            yield target, images[channel] * subject.brain, None if deviations is None else deviations[channel]
+            factor = to_level(images[channel], subject.brain, rows[target])
+            image = (images[channel] * factor).clamp(0, 1) * subject.brain
+            yield target, image, None if deviations is None else deviations[channel] * factor
 
     def score(self, subject: Subject, pred: Tensor, target: str) -> Scores:
         """All that can be said of one image ``(X, Y, Z)`` in the place of a contrast."""

@@ -1,4 +1,4 @@
-"""Scale each contrast's intensities to [0, 1]."""
+"""Scale each contrast's intensities to [0, 1], and hold syntheses to that scale."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from torch import Tensor
 
 from bundle.data.contrasts import Contrast, Percentiles, select
 from bundle.errors import InputError
@@ -70,3 +72,57 @@ def limits(values: np.ndarray, row: Contrast) -> tuple[float, float, list[str]]:
             f"{row.name} is constant inside the brain", "Check that the scan shows the brain of this subject"
         )
     return float(low), float(low + (high - low) / row.intensity.level), said
+
+
+class LevelSynthesisd(MapTransform):
+    """Multiply each synthesised contrast so that it has the level that its scale gives every scan, see `to_level`.
+
+    Args:
+        contrasts: names of the C contrasts, in channel order.
+        registry: overrides of the registry of contrasts.
+        pred: key of all contrasts ``(C [+ more], X, Y, Z)`` in [0, 1]; further channels stay as they are.
+        uncertainty: key of their deviations, may be missing; multiplied likewise.
+        stack: key of what the network was given, ``(2C [+ more], X, Y, Z)``: given contrasts stay as they are.
+        brain: key of the mask ``(1, X, Y, Z)``.
+    """
+
+    def __init__(
+        self,
+        contrasts: Sequence[str],
+        registry: Mapping[str, Any] | None = None,
+        pred: str = "pred",
+        uncertainty: str = "uncertainty",
+        stack: str = "image",
+        brain: str = "brain",
+    ) -> None:
+        super().__init__([pred, uncertainty], allow_missing_keys=True)
+        self.rows, self.stack, self.brain = select(contrasts, registry), stack, brain
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d, count = dict(data), len(self.rows)
+        given = d[self.stack][count : 2 * count].flatten(1).any(1).tolist()
+        brain = d[self.brain][0] > 0
+        factors = [
+            1.0 if there else to_level(image, brain, row)
+            for image, there, row in zip(d[self.keys[0]], given, self.rows)
+        ]
+        for key in self.key_iterator(d):
+            volume = d[key].clone()
+            for channel, factor in enumerate(factors):
+                volume[channel] = (volume[channel] * factor).clamp(0, 1)
+            d[key] = volume
+        return d
+
+
+def to_level(image: Tensor, brain: Tensor, row: Contrast) -> float:
+    """What a synthesis ``(X, Y, Z)`` is to be multiplied by, so that it has the level of its contrast's scale.
+
+    Where the scale says how bright a percentile of every scan is, a synthesis that has it brighter or darker is wrong
+    as a whole. An upper percentile that stands for 1 says nothing about a synthesis: a smooth image lacks the few
+    brightest voxels of a scan. There the factor is 1.
+    """
+    rule = row.intensity
+    if not isinstance(rule, Percentiles) or rule.level == 1:
+        return 1.0
+    bright = np.percentile(torch.as_tensor(image)[brain].float().numpy(), rule.high)
+    return float(rule.level / bright) if bright > 0 else 1.0

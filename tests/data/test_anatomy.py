@@ -39,7 +39,7 @@ def test_smooth_noise_has_unit_variance_and_its_smoothness():
 
 def test_deformation_folds_nowhere():
     push = anatomy.Push(centre=np.array([50.0, 110.0, 90.0]), reach=30.0, strength=5.0)
-    displacement = anatomy.deformation(np.random.default_rng(7), push)
+    displacement = anatomy.deformation(np.random.default_rng(7), push, anatomy.load_template())
     assert displacement.shape == (3, *anatomy.SHAPE)
     gradient = np.stack([np.stack(np.gradient(d[::2, ::2, ::2], 2.0)) for d in displacement])
     jacobian = np.linalg.det(gradient.transpose(2, 3, 4, 0, 1) + np.eye(3))
@@ -50,7 +50,9 @@ def test_deformation_folds_nowhere():
 def test_mass_pushes_tissue_away_from_its_centre():
     centre = np.array([50.0, 110.0, 90.0])
     push = anatomy.Push(centre=centre, reach=25.0, strength=5.0)
-    with_push, without = (anatomy.deformation(np.random.default_rng(7), p) for p in (push, None))
+    with_push, without = (
+        anatomy.deformation(np.random.default_rng(7), p, anatomy.load_template()) for p in (push, None)
+    )
     difference = with_push - without
     # 25 mm to the right of the centre stands tissue that the template has nearer to the centre
     assert difference[0, 75, 110, 90] < -2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from bundle.data.discovery import find_subjects
 from bundle.data.simulate import CONTRASTS, Subject
+from bundle.errors import InputError
 from scripts import make_subjects
 
 
@@ -16,8 +19,8 @@ def seeds(monkeypatch):
     """Replace the simulation by blocks on the working grid; the seeds asked for are listed."""
     asked = []
 
-    def block(seed, lesion):
-        asked.append((seed, lesion))
+    def block(seed, lesion, like=None):
+        asked.append((seed, lesion) if like is None else (seed, lesion, like))
         ramp = np.linspace(1, 2, 155, dtype=np.float32) * np.linspace(1, 2, 208, dtype=np.float32)[:, None]
         brain = np.zeros((176, 208, 155), np.float32)
         brain[30:-40, 30:-50, 20:-10] = 1  # lopsided, so that a flip shows
@@ -47,6 +50,36 @@ def test_training_folder_is_found_as_complete_subjects(tmp_path, seeds):
         assert {*CONTRASTS, "label"} <= item.keys()
         assert item["t1ce"].endswith(f"{item['subject']}-t1c.nii.gz")
         assert "fault" not in item
+
+
+def test_subjects_like_those_of_the_training_part(tmp_path, seeds, monkeypatch, capsys):
+    exams = tmp_path / "exams"
+    for name in ("one", "two", "three"):
+        (exams / name).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), exams / name / f"{name}_t1.nii.gz")
+
+    def read(item):
+        if item["subject"] == "two":
+            raise InputError("the scans still have their skull", "Leave it out")
+        return item["subject"]
+
+    monkeypatch.setattr(make_subjects, "read_anatomy", read)
+    monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"training": ["one", "two"], "validation": [], "test": ["three"]}))
+    command = ["--output_dir", str(tmp_path / "out"), "--subjects", "2", "--like", str(exams)]
+    make_subjects.main([*command, "--split_file", str(split)])
+    assert seeds == [(1, "none", "one"), (2, "none", "one")]  # its own lesions; nothing of the test part
+    assert "two is left out: the scans still have their skull" in capsys.readouterr().err
+    make_subjects.main(command)
+    assert [like for *_, like in seeds[2:]] == ["one", "three"]
+
+
+def test_no_exam_to_be_like_is_one_clear_line(tmp_path, seeds):
+    (tmp_path / "one").mkdir()
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), tmp_path / "one" / "one_t2.nii.gz")
+    with pytest.raises(InputError, match="no file is named as one of the contrasts t1, t1ce"):
+        make_subjects.main(["--output_dir", str(tmp_path / "out"), "--like", str(tmp_path)])
 
 
 def test_training_files_lie_on_the_grid_of_brats(tmp_path, seeds):

@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.errors import InputError
-from bundle.transforms.intensity import ScaleIntensityd
+from bundle.transforms.intensity import LevelSynthesisd, ScaleIntensityd
 
 SHAPE = (20, 20, 20)
 
@@ -77,3 +77,42 @@ def test_field_of_view_that_ends_in_the_brain():
 def test_constant(value):
     with pytest.raises(InputError, match="t1 is constant inside the brain"):
         ScaleIntensityd(["t1"])(item(np.full(SHAPE, value)))
+
+
+MEDIAN = {"flair": {"intensity": {"percentiles": [0.5, 50], "level": 0.38}}}
+
+
+def made(scale):
+    """A stack of T1, given, and FLAIR, made `scale` times as bright as the median's level, and its deviation."""
+    scan = np.random.default_rng(1).gamma(3, 100, SHAPE) + 1
+    data = ScaleIntensityd(["t1", "flair"], MEDIAN)({**item(scan), **item(scan + 50, "flair")})
+    images = torch.cat([data["t1"], data["flair"]]).as_tensor()
+    presence = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE)])
+    stack = torch.cat([images[:1], torch.zeros(1, *SHAPE), presence])
+    pred = torch.cat([images[:1], (scale * images[1:]).clamp(0, 1), torch.full((1, *SHAPE), 0.25)])
+    return {"pred": pred, "uncertainty": 0.1 * pred[:2], "image": stack, "brain": data["brain"]}, images[1]
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.2])
+def test_a_synthesis_gets_the_level_of_every_scan(scale):
+    data, truth = made(scale)
+    result = LevelSynthesisd(["t1", "flair"], MEDIAN)(data)
+    brain = data["brain"][0].as_tensor() > 0
+    assert result["pred"][1][brain].median().item() == pytest.approx(0.38, abs=2e-3)
+    kept = data["pred"][1] < 1
+    torch.testing.assert_close(result["pred"][1][kept], truth[kept], atol=3e-3, rtol=0)
+    torch.testing.assert_close(result["uncertainty"][1][kept], 0.1 * truth[kept], atol=3e-3, rtol=0)
+    for channel in (0, 2):  # T1, which was given, and what is no contrast
+        torch.testing.assert_close(result["pred"][channel], data["pred"][channel], atol=0, rtol=0)
+
+
+def test_an_upper_percentile_that_is_white_asks_nothing_of_a_synthesis():
+    data, _ = made(0.7)
+    result = LevelSynthesisd(["t1", "flair"], {"flair": {"intensity": {"percentiles": [0.5, 99.5]}}})(data)
+    torch.testing.assert_close(result["pred"], data["pred"], atol=0, rtol=0)
+
+
+def test_a_synthesis_that_is_dark_in_half_of_the_brain_stays_as_it_is():
+    data, _ = made(0.0)
+    result = LevelSynthesisd(["t1", "flair"], MEDIAN)(data)
+    assert not result["pred"][1].any() and torch.isfinite(result["pred"]).all()
