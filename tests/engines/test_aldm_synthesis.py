@@ -10,6 +10,7 @@ from tests.engines.average import AverageNetwork
 from tests.phantom import affine_of, write_subject
 
 SHAPE = (64, 84, 54)
+NO_LEVEL = {"flair": {"intensity": {"percentiles": [0.5, 99.5]}}}
 
 
 class AverageOfVolumes(AverageNetwork):
@@ -44,7 +45,7 @@ def scans(tmp_path):
 
 
 def test_each_source_beside_their_mean(scans, monkeypatch):
-    made = evaluator(scans, monkeypatch, each_source=True)
+    made = evaluator(scans, monkeypatch, each_source=True, registry=NO_LEVEL)
     made.run()
     assert [record["status"] for record in made.records] == ["done", "done"]
     names = {path.name for path in (scans / "out" / "A").glob("*.nii.gz")}
@@ -56,6 +57,15 @@ def test_each_source_beside_their_mean(scans, monkeypatch):
     assert written.shape == given.shape and np.array_equal(written.affine, given.affine)
     assert set(json.loads((scans / "out" / "A" / "A.json").read_text())["files"]) > names
     assert len(list((scans / "out" / "B").glob("*.nii.gz"))) == 1  # one source: its prediction is the result
+
+
+def test_a_single_prediction_is_what_its_source_alone_gives(scans, monkeypatch):
+    evaluator(scans, monkeypatch, each_source=True).run()
+    beside = nib.load(scans / "out" / "A" / "A_flair_from_t1_synth.nii.gz").get_fdata()
+    evaluator(scans, monkeypatch, sources=["t1"], output_dir=str(scans / "alone")).run()
+    alone = nib.load(scans / "alone" / "A" / "A_flair_synth.nii.gz").get_fdata()
+    assert alone.max() > 0.3
+    np.testing.assert_allclose(beside, alone, atol=1e-5)
 
 
 def test_results_without_the_single_predictions_are_made_again(scans, monkeypatch):
