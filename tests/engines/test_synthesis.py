@@ -86,7 +86,9 @@ def test_missing_contrasts_are_made(tmp_path, run):
     brain = truth["t1"] > 0
     assert np.abs(made - np.mean(scaled, axis=0))[brain].mean() < 0.03
     assert made.min() == 0 and made.max() <= 1 and np.mean(made[~brain] > 0) < 0.05
-    assert np.array_equal(made, volume(tmp_path, "a", "t1ce_synth"))
+    enhanced = volume(tmp_path, "a", "t1ce_synth")  # the same, but its upper quartile is held to its scale
+    assert np.percentile(enhanced[brain], 75) == pytest.approx(0.4, abs=0.01)
+    np.testing.assert_allclose(enhanced, made * (0.4 / np.percentile(made[brain], 75)), atol=0.02)
 
     report = sidecar(tmp_path, "a")
     assert report["targets"] == ["t1ce", "t2"] and report["reference"] == "t1"
@@ -94,7 +96,8 @@ def test_missing_contrasts_are_made(tmp_path, run):
     assert len(report["inputs_sha256"]["t1"]) == len(report["weights_sha256"]) == 64
     assert report["files"] == ["a_t1ce_synth.nii.gz", "a_t2_synth.nii.gz", "a_qc.png"]
     assert [line for line in report["warnings"] if "t1ce is synthetic: it shows no real uptake" in line]
-    assert report["intensity_scale"]["t1ce"] == "0 and 1 stand for the 0.5 and 99.5 percentile inside the brain"
+    assert report["intensity_scale"]["t2"] == "0 and 1 stand for the 0.5 and 99.5 percentile inside the brain"
+    assert report["intensity_scale"]["t1ce"] == "0 and 0.4 stand for the 0.5 and 75 percentile inside the brain"
     assert set(report["seconds"]) == {"preprocessing", "synthesis", "postprocessing", "writing"}
 
 
