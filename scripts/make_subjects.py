@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -95,7 +96,7 @@ def write_subjects(output_dir: Path, count: int, seed: int, like: Sequence[Templ
 
 def read_anatomies(dataset_dir: Path, split_file: Path | None) -> list[Template]:
     """The brains of the exams of a folder, of the training part where there is a split; a line for each left out."""
-    items = check_subjects(find_subjects(dataset_dir, ("t1", "t1ce")))
+    items: Sequence[Mapping[str, Any]] = check_subjects(find_subjects(dataset_dir, ("t1", "t1ce")))
     if split_file is not None:
         items = apply_split(items, load_split(split_file), "training")
     found = []

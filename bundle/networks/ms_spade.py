@@ -83,9 +83,12 @@ class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: bool) -> None:
         super().__init__()
         self.shortcut = shortcut(in_channels, out_channels)
-        ending = {"adn_ordering": "AN" if norm else "A", "act": "RELU", "norm": "INSTANCE"}
+        order = "AN" if norm else "A"
         self.layers = nn.Sequential(
-            *(Convolution(3, channels, out_channels, **ending) for channels in (in_channels, out_channels))
+            *(
+                Convolution(3, channels, out_channels, adn_ordering=order, act="RELU", norm="INSTANCE")
+                for channels in (in_channels, out_channels)
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
