@@ -4,7 +4,7 @@
     python -m scripts.make_subjects --output_dir OUT --subjects 20 --like SUBJECTS --split_file SPLIT
 
 With --like they have the anatomy and the lesions of real exams, those of the split's training part, in another shape
-and imaged by another scanner.
+and imaged by another scanner. They are derived from these exams, whose licences and privacy are theirs too.
 """
 
 from __future__ import annotations
