@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from bundle.data.discovery import find_subjects
 from bundle.data.real_anatomy import read_anatomy
 from bundle.data.simulate import CONTRASTS, Lesion, simulate
 from bundle.data.splits import apply_split, load_split
-from bundle.errors import InputError, report_plainly
+from bundle.errors import InputError, input_error_in, report_plainly
 
 BRATS_2023 = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"}
 CANVAS = (240, 240, 155)  # the grid of BraTS
@@ -74,16 +76,15 @@ DEMO = (
 )
 
 
-def write_subjects(output_dir: Path, count: int, seed: int, like: Sequence[Template] = ()) -> None:
+def write_subjects(output_dir: Path, count: int, seed: int, brains: Iterable[Template | None]) -> None:
     """Write `count` complete subjects GEN-0001 ... in the names of BraTS 2023.
 
-    Tumours and plaques in turn in the template's brain, or each of the brains `like` in turn with its own lesions.
+    Those of a real exam's brain have its lesions, those of the template's (None) tumours and plaques in turn.
     """
-    for number in tqdm(range(1, count + 1), desc="subjects", unit="subject"):
-        if like:
-            subject = simulate(seed + number, "none", like[(number - 1) % len(like)])
-        else:
-            subject = simulate(seed + number, "tumour" if number % 2 else "plaques")
+    numbers = tqdm(range(1, count + 1), desc="subjects", unit="subject")
+    for number, brain in zip(numbers, brains):
+        lesion: Lesion = "none" if brain is not None else "tumour" if number % 2 else "plaques"
+        subject = simulate(seed + number, lesion, brain)
         name = f"GEN-{number:04d}"
         folder = output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,24 +95,34 @@ def write_subjects(output_dir: Path, count: int, seed: int, like: Sequence[Templ
         nib.save(_on_canvas(subject.label, subject.affine), folder / f"{name}-seg.nii.gz")
 
 
-def read_anatomies(dataset_dir: Path, split_file: Path | None) -> list[Template]:
-    """The brains of the exams of a folder, of the training part where there is a split; a line for each left out."""
+def real_brains(dataset_dir: Path, split_file: Path | None) -> Iterator[Template]:
+    """The brains of the exams of a folder, in turn, without end; of the training part where there is a split.
+
+    One is read at a time, since a brain takes 0.2 GB. An exam that cannot be used is left out, with a line.
+
+    Raises:
+        InputError: none can be used.
+    """
     items: Sequence[Mapping[str, Any]] = check_subjects(find_subjects(dataset_dir, ("t1", "t1ce")))
     if split_file is not None:
         items = apply_split(items, load_split(split_file), "training")
-    found = []
-    for item in tqdm(items, desc="anatomies", unit="subject"):
+    waiting = deque(items)
+    while waiting:
+        item = waiting.popleft()
         fault = item.get("fault")
         if fault is None:
             try:
-                found.append(read_anatomy(item))
-            except InputError as error:
-                fault = error
-        if fault is not None:
+                brain = read_anatomy(item)
+            except Exception as error:
+                fault = input_error_in(error)  # which MONAI wraps
+                if fault is None:
+                    raise
+        if fault is None:
+            waiting.append(item)
+            yield brain
+        else:
             tqdm.write(f"{item['subject']} is left out: {fault}", file=sys.stderr)
-    if not found:
-        raise InputError("no exam has an anatomy that can be used", "Give skull-stripped exams with a T1", dataset_dir)
-    return found
+    raise InputError("no exam has an anatomy that can be used", "Give skull-stripped exams with a T1", dataset_dir)
 
 
 def write_demo(output_dir: Path, seed: int) -> None:
@@ -175,8 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.demo:
         write_demo(options.output_dir, options.seed)
     else:
-        like = read_anatomies(options.like, options.split_file) if options.like else []
-        write_subjects(options.output_dir, options.subjects, options.seed, like)
+        brains = real_brains(options.like, options.split_file) if options.like else repeat(None)
+        write_subjects(options.output_dir, options.subjects, options.seed, brains)
 
 
 if __name__ == "__main__":

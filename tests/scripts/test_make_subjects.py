@@ -75,6 +75,17 @@ def test_subjects_like_those_of_the_training_part(tmp_path, seeds, monkeypatch, 
     assert [like for *_, like in seeds[2:]] == ["one", "three"]
 
 
+def test_exams_of_which_none_can_be_used(tmp_path, seeds, capsys):
+    (tmp_path / "one").mkdir()
+    file = tmp_path / "one" / "one_t1.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((40, 40, 40)).astype(np.float32), np.eye(4)), file)
+    file.write_bytes(file.read_bytes()[:20_000])  # its header can be read, its voxels cannot
+    with pytest.raises(InputError, match="no exam has an anatomy that can be used"):
+        make_subjects.main(["--output_dir", str(tmp_path / "out"), "--like", str(tmp_path)])
+    assert "one is left out: " in capsys.readouterr().err
+    assert not seeds
+
+
 def test_no_exam_to_be_like_is_one_clear_line(tmp_path, seeds):
     (tmp_path / "one").mkdir()
     nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), tmp_path / "one" / "one_t2.nii.gz")
