@@ -32,7 +32,11 @@ SECTIONS = (
 )
 PACKAGES = {"ignite": "pytorch-ignite", "skimage": "scikit-image"}
 PINNED_APART = {"torch": "pytorch_version", "monai": "monai_version", "numpy": "numpy_version"}
-OPTIONAL = {"nilearn"}  # only the generated subjects need it, by a script that is not in the release
+OPTIONAL = {
+    "nilearn",
+    "sklearn",
+    "SimpleITK",
+}  # only the generated subjects need them, by a script that is not in the release
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def demo(tmp_path):
     folders = tmp_path / "truth" / "DEMO-001", tmp_path / "output" / "DEMO-001"
     for folder in folders:
         folder.mkdir(parents=True)
-    for contrast in ("t1ce", "label", "t2"):
+    for contrast in ("t1", "label", "t2"):
         truth = np.zeros((24, 26, 22), np.float32)
         truth[4:-4, 4:-4, 4:-4] = rng.uniform(100, 900, (16, 18, 14))
         nib.save(nib.Nifti1Image(truth, np.eye(4)), folders[0] / f"DEMO-001_{contrast}.nii.gz")
@@ -40,10 +40,10 @@ def rewrite(path, change, affine=None):
 
 
 def test_table_gives_the_error_that_was_put_in(demo, capsys):
-    rewrite(demo / "output/DEMO-001/DEMO-001_t1ce_synth.nii.gz", lambda v: v + 0.1 * (v > -1))
+    rewrite(demo / "output/DEMO-001/DEMO-001_t1_synth.nii.gz", lambda v: v + 0.1 * (v > -1))
     assert score_demo.report(demo / "truth", demo / "output") == 0
     text = capsys.readouterr().out
-    assert re.search(r"DEMO-001\s+t1ce\s+20\.00\s+0\.\d{3}", text)
+    assert re.search(r"DEMO-001\s+t1\s+20\.00\s+0\.\d{3}", text)
     assert re.search(r"DEMO-001\s+t2\s+(inf|[5-9]\d\.\d\d|1\d\d\.\d\d)\s+1\.000", text)
     assert "label" not in text
     assert "0.5 to 99.5 percentile" in text
@@ -57,7 +57,7 @@ def test_missing_volume_is_said_and_fails(demo, capsys):
     assert stop.value.code == 1
     text = capsys.readouterr().out
     assert f"{missing}: was not synthesised" in text
-    assert re.search(r"DEMO-001\s+t1ce\s+\S+\s+1\.000", text)  # the others are scored
+    assert re.search(r"DEMO-001\s+t1\s+\S+\s+1\.000", text)  # the others are scored
 
 
 def test_volume_on_another_grid_is_not_scored(demo, capsys):
