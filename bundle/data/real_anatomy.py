@@ -39,7 +39,7 @@ def read_anatomy(item: Mapping[str, Any]) -> Template:
         raise InputError("has no T1, from which the tissues are told", "Leave it out")
     exam = _prepared(item)
     brain, t1 = exam["brain"] > 0, exam["t1"]
-    regions = {name: np.asarray(mask) > 0 for name, mask in zip(("wt", "tc", "et"), exam["regions"], strict=True)}
+    regions = {name: mask > 0 for name, mask in zip(("wt", "tc", "et"), exam["regions"], strict=True)}
     t1 = np.where(brain, t1 / _bias(t1, brain), 0)
     csf, gm, wm = _classes(t1, brain, brain & ~regions["wt"])
     for part, share in ((csf, 0), (gm, 0), (wm, 1)):
@@ -91,7 +91,7 @@ def _bias(t1: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 def _classes(t1: np.ndarray, brain: np.ndarray, healthy: np.ndarray) -> np.ndarray:
     """Fractions (3, X, Y, Z) of CSF, grey and white matter: their posterior in a mixture of three Gaussians."""
-    from sklearn.mixture import GaussianMixture  # comes with nilearn, in the extra "demo"
+    from sklearn.mixture import GaussianMixture  # belongs to the extra "demo", as nilearn does
 
     smooth = ndimage.gaussian_filter(t1, 0.4)
     begin = np.percentile(t1[healthy], (5, 40, 85))[:, None]

@@ -122,7 +122,7 @@ class MSSPADE(nn.Module):
         res_channels, spade_channels: output channels of the residual and of the MS-SPADE blocks, one number per block.
         hidden_channels: see `MSSPADELayer`.
         trunk_norm: instance norm in the first convolution and in the residual blocks, the paper's form. It takes the
-            latent's scale away before anything has seen it; without it the same training comes much further.
+            latent's scale away before anything has seen it; without it the same steps come nearer to the target.
     """
 
     def __init__(
