@@ -76,15 +76,17 @@ DEMO = (
 )
 
 
-def write_subjects(output_dir: Path, count: int, seed: int, brains: Iterable[Template | None]) -> None:
-    """Write `count` complete subjects GEN-0001 ... in the names of BraTS 2023.
+def write_subjects(
+    output_dir: Path, count: int, seed: int, brains: Iterable[Template | None], missing_slices: float
+) -> None:
+    """Write `count` subjects with all contrasts, GEN-0001 ..., in the names of BraTS 2023.
 
     Those of a real exam's brain have its lesions, those of the template's (None) tumours and plaques in turn.
     """
     numbers = tqdm(range(1, count + 1), desc="subjects", unit="subject")
     for number, brain in zip(numbers, brains):
         lesion: Lesion = "none" if brain is not None else "tumour" if number % 2 else "plaques"
-        subject = simulate(seed + number, lesion, brain)
+        subject = simulate(seed + number, lesion, brain, missing_slices)
         name = f"GEN-{number:04d}"
         folder = output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,12 +184,21 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--like", type=Path, help="folder of real exams, skull-stripped, whose anatomy is used")
     parser.add_argument("--split_file", type=Path, help="use the training subjects of --like alone")
+    parser.add_argument(
+        "--missing_slices",
+        type=float,
+        default=0.0,
+        metavar="PROBABILITY",
+        help="of each contrast, that its field of view ends inside the brain or some slices are lost (without --demo)",
+    )
     options = parser.parse_args(arguments)
+    if not 0 <= options.missing_slices <= 1:
+        raise InputError(f"--missing_slices {options.missing_slices:g} is no probability", "Use a number from 0 to 1")
     if options.demo:
         write_demo(options.output_dir, options.seed)
     else:
         brains = real_brains(options.like, options.split_file) if options.like else repeat(None)
-        write_subjects(options.output_dir, options.subjects, options.seed, brains)
+        write_subjects(options.output_dir, options.subjects, options.seed, brains, options.missing_slices)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,16 @@ def thickened(image: Nifti1Image, millimetres: float) -> Nifti1Image:
     return Nifti1Image(block_reduce(values_of(image), blocks, np.mean).astype(np.float32), affine)
 
 
+def field_of_view(share: float, scans: Scans) -> Scans:
+    """Every scan but the first lacks that share of the brain's height, from below."""
+    first, *others = scans
+    image = scans[first]
+    height = np.einsum("a,a...->...", image.affine[2, :3], np.indices(image.shape)) + image.affine[2, 3]
+    low, high = (f(height[values_of(image) > 0]) for f in (np.min, np.max))
+    seen = height >= low + share * (high - low)
+    return {first: image, **{name: with_values(scans[name], seen * values_of(scans[name])) for name in others}}
+
+
 def residual_skull(scans: Scans) -> Scans:
     """A bright rim, 3 to 8 mm outside the brain, where a stripping tool left a third of the scalp."""
     result = {}
@@ -188,6 +198,7 @@ DISTURBANCES: dict[str, Callable[[Scans], Scans]] = {
     "turned 5 degrees *": partial(rotation, 5.0),
     "3 mm slices *": partial(thick_slices, 3.0),
     "5 mm slices *": partial(thick_slices, 5.0),
+    "lowest third not scanned *": partial(field_of_view, 1 / 3),
     "a third of the scalp left": residual_skull,
     "header: left and right exchanged": partial(header, MIRROR),
     "header: axial called coronal": partial(header, UPRIGHT),

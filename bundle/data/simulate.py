@@ -32,7 +32,9 @@ class Subject:
     affine: np.ndarray
 
 
-def simulate(seed: int, lesion: Lesion = "plaques", template: Template | None = None) -> Subject:
+def simulate(
+    seed: int, lesion: Lesion = "plaques", template: Template | None = None, missing_slices: float = 0.0
+) -> Subject:
     """Generate one subject; the same seed gives the same bytes.
 
     Args:
@@ -40,9 +42,11 @@ def simulate(seed: int, lesion: Lesion = "plaques", template: Template | None = 
         lesion: "plaques" (as in multiple sclerosis), "tumour" (ring-enhancing, with oedema) or "none", which leaves the
             template's own.
         template: the brain that is made another person's; None: that of nilearn, which is healthy.
+        missing_slices: probability, for each contrast, that it lacks some axial slices, which are 0 then.
     """
     template = template or load_template()
-    rng = np.random.default_rng([seed, ("plaques", "tumour", "none").index(lesion)])
+    stream = [seed, ("plaques", "tumour", "none").index(lesion)]
+    rng = np.random.default_rng(stream)
     push, radius = draw_mass(rng) if lesion == "tumour" else (None, 0.0)
     anatomy = individual(rng, push, template)
     parts = anatomy.lesions
@@ -51,7 +55,22 @@ def simulate(seed: int, lesion: Lesion = "plaques", template: Template | None = 
     elif lesion == "plaques":
         parts = plaques(rng, anatomy, count=int(rng.integers(8, 45)))
     images = _scan(rng, _mix(anatomy, parts), anatomy)
+    # drawn apart: what slices there are is the same with and without
+    lacking = np.random.default_rng([*stream, 1])
+    for image in images.values():
+        if lacking.random() < missing_slices:
+            image[..., _lost(lacking, anatomy.brain)] = 0
     return Subject(images=images, label=label_of(parts) * anatomy.brain, affine=template.affine)
+
+
+def _lost(rng: np.random.Generator, brain: np.ndarray) -> np.ndarray:
+    """Which axial slices a scan lacks: a tenth to a third of the brain at its top or bottom, or up to four within."""
+    filled = np.flatnonzero(brain.any((0, 1)))
+    if rng.random() < 0.5:
+        count = int(rng.uniform(0.1, 0.33) * len(filled))
+        return filled[:count] if rng.random() < 0.5 else filled[-count:]
+    first = int(rng.integers(len(filled) - 4))
+    return filled[first : first + int(rng.integers(1, 5))]
 
 
 def _mix(anatomy: Anatomy, parts: dict[str, np.ndarray]) -> np.ndarray:

@@ -45,7 +45,7 @@ class AdversarialStage(Stage):
             {"params": self.network.parameters()},
             {"params": loss.parameters(), **discriminator},
         ]
-        self.optimizer = self.trainer.optimizer = torch.optim.Adam(groups, lr=learning_rate)
+        self.optimizer = self.trainer.optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
         self.schedule = WarmupCosineSchedule(self.optimizer, self.schedule.warmup_steps, self.schedule.t_total)
 
     def attach_handlers(self) -> None:

@@ -287,7 +287,7 @@ class QualityEvaluator(SynthesisEvaluator):
         """Take a synthesis ``(X, Y, Z)`` into what is told of the data set as a whole."""
         truth = subject.images[target]
         if uncertainty is not None:
-            self.calibrations[target].add(uncertainty, (pred - truth).abs(), subject.brain)
+            self.calibrations[target].add(uncertainty, (pred - truth).abs(), subject.brain & subject.covered[target])
         if self.fid_features is not None:
             self.fids.setdefault(target, FID(self.fid_features)).add(pred, truth, subject.brain)
 

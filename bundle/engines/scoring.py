@@ -25,6 +25,7 @@ class Subject:
 
     Attributes:
         images: contrast -> ``(X, Y, Z)`` in [0, 1].
+        covered: contrast -> mask ``(X, Y, Z)`` of the slices that the scan shows.
         regions: masks ``(X, Y, Z)``: "volume", "brain" and, where there is a label, "lesion".
         lesions, valid: "regions" and "valid".
     """
@@ -34,8 +35,10 @@ class Subject:
         self.brain: Tensor = data["brain"].as_tensor()[0] > 0
         self.contrasts = tuple(contrasts)
         count = len(self.contrasts)
-        presence = self.stack[count : 2 * count].flatten(1).any(1)
-        self.images = {name: self.stack[i] for i, name in enumerate(self.contrasts) if presence[i]}
+        presence = self.stack[count : 2 * count] > 0
+        there = {name: i for i, name in enumerate(self.contrasts) if presence[i].any()}
+        self.images = {name: self.stack[i] for name, i in there.items()}
+        self.covered = {name: presence[i] for name, i in there.items()}
         self.voxels = {name: image[self.brain].numpy() for name, image in self.images.items()}
         self.regions = {"volume": torch.ones_like(self.brain), "brain": self.brain}
         self.lesions, self.valid = torch.as_tensor(data["regions"]), torch.as_tensor(data["valid"])
@@ -87,9 +90,13 @@ class Scorer:
         self.convention, self.lpips = convention, lpips
 
     def __call__(self, pred: Tensor, subject: Subject, target: str) -> Scores:
-        """The measures of a synthesis ``(X, Y, Z)`` of one of the subject's contrasts whose region is there."""
-        truth = subject.images[target]
-        return score(pred, truth, subject.regions, list(self.measures), self.convention, self.lpips)
+        """The measures of a synthesis ``(X, Y, Z)`` of one of the subject's contrasts whose region is there.
+
+        Slices that the scan of the target lacks do not count: there is no truth.
+        """
+        truth, covered = subject.images[target], subject.covered[target]
+        regions = {name: mask & covered for name, mask in subject.regions.items()}
+        return score(pred, truth, regions, list(self.measures), self.convention, self.lpips)
 
 
 class Floors:

@@ -98,7 +98,8 @@ class Stage:
         self.max_epochs, self.seed, self.on_finish = max_epochs, seed, on_finish
         self.train_loader = train_loader
         parameters = [*network.parameters(), *loss.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        # Fused: one pass over all parameters. One by one they take a tenth of a step on a CPU.
+        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         steps = max_epochs * len(train_loader)
         self.schedule = WarmupCosineSchedule(self.optimizer, warmup_steps=max(1, steps // 20), t_total=steps)
         self.trainer = SupervisedTrainer(

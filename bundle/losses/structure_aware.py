@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor, nn
 
 
@@ -21,6 +20,27 @@ def dct2(image: Tensor) -> Tensor:
     """2-D DCT-II over the last two axes, orthonormal: (..., H, W) -> (..., H, W)."""
     h, w = image.shape[-2:]
     return dct_matrix(h).to(image) @ image @ dct_matrix(w).to(image).T
+
+
+def window_matrix(n: int, size: int = 7, sigma: float = 1.5) -> Tensor:
+    """SSIM's Gaussian window as a matrix: G (n - size + 1, n), so that G x averages a signal x (n,) without padding."""
+    distance = torch.arange(n)[None, :] - torch.arange(size // 2, n - size // 2)[:, None]
+    weight = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= size // 2)
+    return weight / weight.sum(dim=1, keepdim=True)
+
+
+def ssim(x_hat: Tensor, x: Tensor, data_range: float) -> Tensor:
+    """Mean SSIM over the last two axes' windows of 7x7, (..., H, W) twice -> scalar (Wang et al., IEEE TIP 2004).
+
+    The same value as MONAI's `compute_ssim_and_cs`. The windows are matrix products here, like the DCT: the gradient of
+    a convolution of single channels costs CPUs an eighth of a training step, that of a product nothing.
+    """
+    rows, columns = (window_matrix(n).to(x) for n in x.shape[-2:])
+    mu_hat, mu, square_hat, square, product = rows @ torch.stack([x_hat, x, x_hat**2, x**2, x_hat * x]) @ columns.T
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    luminance = (2 * mu_hat * mu + c1) / (mu_hat**2 + mu**2 + c1)
+    structure = (2 * (product - mu_hat * mu) + c2) / (square_hat - mu_hat**2 + square - mu**2 + c2)
+    return (luminance * structure).mean()
 
 
 class FrequencyLoss(nn.Module):
@@ -49,8 +69,7 @@ class FrequencyLoss(nn.Module):
         else:
             a, b = self._compress(a), self._compress(b)
             data_range = 2 * math.log1p(1 / self.epsilon)
-        ssim, _ = compute_ssim_and_cs(a, b, 2, kernel_size=(7, 7), kernel_sigma=(1.5, 1.5), data_range=data_range)
-        return 1 - ssim.mean()
+        return 1 - ssim(a, b, data_range)
 
     def _compress(self, coefficients: Tensor) -> Tensor:
         return coefficients.sign() * torch.log1p(coefficients.abs() / self.epsilon)

@@ -18,7 +18,7 @@ SMALLEST_HOLE = 0.02  # share of the brain that is exactly zero in one contrast:
 
 
 class ScaleIntensityd(MapTransform):
-    """Map each contrast linearly from ``[low, high]`` to [0, 1], clipped, and to 0 outside the brain.
+    """Map each contrast linearly from ``[low, high]`` to [0, 1], clipped, and to 0 outside the brain and where it is 0.
 
     ``low`` and ``high`` are such that two percentiles of the contrast inside the brain become 0 and a level (the 0.5
     and 99.5 become 0 and 1 unless the registry says otherwise), or the fixed window that the registry gives for it;
@@ -50,7 +50,7 @@ class ScaleIntensityd(MapTransform):
             low, high, said = limits(scan[brain].numpy(), self.rows[str(key)])
             warnings += said
             scales[str(key)] = {"low": low, "high": high}
-            d[key] = MetaTensor((scan - low).div_(high - low).clamp_(0, 1).mul_(brain), meta=d[key].meta)
+            d[key] = MetaTensor((scan - low).div_(high - low).clamp_(0, 1).mul_(brain & (scan != 0)), meta=d[key].meta)
         d["intensity"] = scales
         d["warnings"] = [*d.get("warnings", []), *warnings]
         return d

@@ -38,16 +38,18 @@ class MiddleSliced(MapTransform):
     Args:
         keys: volumes.
         image: the one of them whose neighbours follow as further channels, see `slice_of`.
+        exists: key of the contrasts that are there, (M,), of which those are kept that the slice shows.
         neighbours: N.
     """
 
-    def __init__(self, keys: KeysCollection, image: str = "image", neighbours: int = 0) -> None:
+    def __init__(self, keys: KeysCollection, image: str = "image", exists: str = "exists", neighbours: int = 0) -> None:
         super().__init__(keys)
-        self.image, self.neighbours = image, neighbours
+        self.image, self.exists, self.neighbours = image, exists, neighbours
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         n = self.neighbours
-        return {**data, **{key: slice_of(data[key], n, n if key == self.image else 0) for key in self.keys}}
+        cut = {key: slice_of(data[key], n, n if key == self.image else 0) for key in self.keys}
+        return {**data, **cut, self.exists: shown_in(cut[self.image], data[self.exists])}
 
 
 def slice_of(volume: Tensor, z: int, neighbours: int) -> Tensor:
@@ -59,11 +61,22 @@ def slice_of(volume: Tensor, z: int, neighbours: int) -> Tensor:
     return torch.cat([torch.as_tensor(volume)[..., min(max(k, 0), volume.shape[-1] - 1)] for k in places])
 
 
+def shown_in(image: Tensor, exists: Tensor) -> Tensor:
+    """Which of the contrasts that exist a slice shows: image (M [+ more], H, W), exists (M,) -> (M,), 0 or 1.
+
+    A scan is 0 in slices that it does not reach or lacks: no truth and nothing to learn from. Where all are 0, in a
+    window of air, nothing can be told, and all count that exist.
+    """
+    shown = exists * image[: len(exists)].flatten(1).any(1)
+    return shown if shown.any() else exists
+
+
 class FixedSlicesd(MapTransform):
     """Cut a volume into evenly spaced axial slices, each with a fixed set of contrasts to see.
 
     Slice k sees the k-th of the subsets that leave something to synthesise, so that every validation asks the same
-    questions. A subject with a single contrast leaves none and gives an empty list.
+    questions. Slices that show a single contrast leave none and are left out; a subject with no others gives an empty
+    list.
 
     Args:
         keys: volumes (c, H, W, D) to be cut.
@@ -86,18 +99,19 @@ class FixedSlicesd(MapTransform):
         self.image, self.neighbours = image, neighbours
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
-        there = data[self.exists].nonzero().flatten()
-        choices = subsets(len(there), complete=False)
         depth = data[self.first_key(dict(data))].shape[-1]
         # The outermost tenths of the brain hold little more than its rim.
         positions = np.linspace(0.1 * depth, 0.9 * (depth - 1), self.num_slices).round().astype(int)
         items = []
-        for k, z in enumerate(positions if choices else ()):
-            presence = torch.zeros_like(data[self.exists])
-            presence[there] = torch.tensor(choices[k % len(choices)], dtype=presence.dtype)
+        for k, z in enumerate(positions):
             cut = {
                 key: slice_of(data[key], int(z), self.neighbours if key == self.image else 0)
                 for key in self.key_iterator(dict(data))
             }
-            items.append({**data, **cut, self.presence: presence})
+            exists = shown_in(cut[self.image], data[self.exists])
+            there = exists.nonzero().flatten()
+            if choices := subsets(len(there), complete=False):
+                presence = torch.zeros_like(exists)
+                presence[there] = torch.tensor(choices[k % len(choices)], dtype=presence.dtype)
+                items.append({**data, **cut, self.exists: exists, self.presence: presence})
         return items

@@ -14,6 +14,9 @@ from torch import Tensor
 class StackContrastsd(MapTransform):
     """Make ``"image"`` ``(2C, X, Y, Z)``: C contrasts in [0, 1], 0 where one is missing, then C presence maps, 0 or 1.
 
+    A presence map is the same over each axial slice: 0 also in those that the scan does not reach or lacks, where it is
+    0 throughout. A network of slices then makes do with the other contrasts there, instead of taking black for tissue.
+
     ``"image"`` must be there already: its metadata and the operations applied to it are kept, so that what the network
     makes of the stack can be brought back to the grid of the reference scan. Stack after cropping: padding would put
     zeros into the presence maps.
@@ -38,7 +41,7 @@ class StackContrastsd(MapTransform):
             scan = d.pop(name, None)
             if scan is not None and name not in self.hide:
                 stack[channel] = scan[0].as_tensor()
-                stack[count + channel] = 1
+                stack[count + channel] = stack[channel].flatten(0, 1).any(0)
         if self.region_mask:
             stack = torch.cat([stack, _region_channels(d)])
         d["image"] = MetaTensor(stack, meta=image.meta, applied_operations=image.applied_operations)

@@ -55,6 +55,29 @@ def test_same_seed_same_bytes(tumour):
     assert digest(simulate.simulate(11, "tumour")) == digest(tumour)
 
 
+def test_missing_slices(tumour):
+    lacking = simulate.simulate(11, "tumour", missing_slices=1.0)
+    filled = (tumour.images["t1"] > 0).any((0, 1))
+    lost = {}
+    for name, image in lacking.images.items():
+        there = image.any((0, 1))
+        np.testing.assert_array_equal(image[..., there], tumour.images[name][..., there])
+        lost[name] = np.flatnonzero(filled & ~there)
+        assert 1 <= len(lost[name]) <= filled.sum() / 3
+    assert len({tuple(slices) for slices in lost.values()}) > 1  # each scan lacks its own
+
+
+def test_slices_are_lost_at_an_end_or_within():
+    brain = np.zeros((2, 2, 155), bool)
+    brain[..., 20:140] = True
+    draws = [simulate._lost(np.random.default_rng(seed), brain) for seed in range(200)]
+    assert all(np.array_equal(lost, np.arange(lost[0], lost[-1] + 1)) for lost in draws)
+    assert min(lost[0] for lost in draws) == 20 and max(lost[-1] for lost in draws) == 139
+    ends = [lost for lost in draws if len(lost) > 4]
+    assert 70 < len(ends) < 130 and all(12 <= len(lost) < 40 for lost in ends)
+    assert all((lost[0] == 20) != (lost[-1] == 139) for lost in ends)
+
+
 def test_tissues_have_the_order_of_each_contrast(healthy):
     brain, images = healthy
     fluid = brain.csf * brain.ventricle

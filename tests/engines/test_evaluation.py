@@ -209,6 +209,20 @@ def test_region_mask_is_not_hidden():
     assert torch.equal(subject.stack, stack) and "lesion" not in subject.regions
 
 
+def test_slices_without_truth_do_not_count():
+    rng = torch.Generator().manual_seed(0)
+    images, presence = torch.rand(2, 12, 12, 12, generator=rng), torch.ones(2, 12, 12, 12)
+    images[1, ..., :4] = presence[1, ..., :4] = 0
+    data = {"image": MetaTensor(torch.cat([images, presence])), "brain": MetaTensor(torch.ones(1, 12, 12, 12))}
+    subject = Subject({**data, "regions": torch.zeros(3, 12, 12, 12), "valid": torch.zeros(3)}, ["t1", "t2"])
+    pred = (images[1] + 0.1).clamp(0, 1)
+    found = Scorer(["psnr", "mae"])(pred, subject, "t2")
+    pred[..., :4] = 0.9
+    assert Scorer(["psnr", "mae"])(pred, subject, "t2") == found
+    pred[..., 4] = 0.9
+    assert Scorer(["mae"])(pred, subject, "t2")["mae"] > found["mae"]
+
+
 def test_copy_sees_no_truth(tmp_path, scored):
     folder, _, before = scored
     write_blocks(tmp_path / "in" / "a", agree=0)  # another FLAIR

@@ -9,6 +9,7 @@ from torch import nn
 
 from bundle.errors import InputError
 from bundle.inferers.volume import VolumeInferer, span
+from tests.networks.models import tiny
 
 
 class Counting(nn.Module):
@@ -186,3 +187,16 @@ def test_amp():
 def test_one_volume_at_a_time():
     with pytest.raises(ValueError, match="batch of 2"):
         VolumeInferer()(torch.zeros(2, 8, 16, 16, 5), Counting())
+
+
+def test_where_a_scan_ends_its_slices_are_made_without_it():
+    """As an exam that lacks it has them, and the scan's brightness elsewhere changes nothing there."""
+    network, x = tiny(), volume()
+    x[:, 3, ..., :9] = 0
+    whole, lacking = x.clone(), x.clone()
+    whole[:, 7, ..., :9] = 0
+    lacking[:, [3, 7]] = 0
+    inferer = VolumeInferer(1)
+    partial, without = inferer(whole, network)[:, 1], inferer(lacking, network)[:, 1]
+    assert without.any() and torch.equal(partial[..., :9], without[..., :9])
+    assert not torch.allclose(partial[..., 9:], without[..., 9:])

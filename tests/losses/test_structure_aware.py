@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.metrics.regression import compute_ssim_and_cs
 from scipy import fft, ndimage
 
-from bundle.losses.structure_aware import FrequencyLoss, StructureAwareLoss, dct2
+from bundle.losses.structure_aware import FrequencyLoss, StructureAwareLoss, dct2, ssim
 
 
 @pytest.fixture
@@ -22,6 +23,17 @@ def test_the_dct_is_that_of_scipy() -> None:
     image = torch.rand(2, 3, 16, 24)
     expected = torch.as_tensor(fft.dctn(image.numpy(), axes=(-2, -1), norm="ortho"))
     torch.testing.assert_close(dct2(image), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("data_range", [1.0, 4.8])
+def test_the_ssim_and_its_gradient_are_those_of_monai(data_range: float) -> None:
+    x_hat, x = torch.randn(3, 1, 40, 56, requires_grad=True), torch.randn(3, 1, 40, 56)
+    options = {"kernel_size": (7, 7), "kernel_sigma": (1.5, 1.5), "data_range": data_range}
+    expected = compute_ssim_and_cs(x_hat, x, 2, **options)[0].mean()
+    found = ssim(x_hat, x, data_range)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    gradients = [torch.autograd.grad(value, x_hat)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-3)
 
 
 def test_blur_flip_and_emptiness_cost_more_than_a_faithful_copy(head: torch.Tensor) -> None:

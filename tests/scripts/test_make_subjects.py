@@ -19,7 +19,7 @@ def seeds(monkeypatch):
     """Replace the simulation by blocks on the working grid; the seeds asked for are listed."""
     asked = []
 
-    def block(seed, lesion, like=None):
+    def block(seed, lesion, like=None, missing_slices=0.0):
         asked.append((seed, lesion) if like is None else (seed, lesion, like))
         ramp = np.linspace(1, 2, 155, dtype=np.float32) * np.linspace(1, 2, 208, dtype=np.float32)[:, None]
         brain = np.zeros((176, 208, 155), np.float32)
@@ -91,6 +91,16 @@ def test_no_exam_to_be_like_is_one_clear_line(tmp_path, seeds):
     nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), tmp_path / "one" / "one_t2.nii.gz")
     with pytest.raises(InputError, match="no file is named as one of the contrasts t1, t1ce"):
         make_subjects.main(["--output_dir", str(tmp_path / "out"), "--like", str(tmp_path)])
+
+
+def test_missing_slices(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(make_subjects, "write_subjects", lambda *arguments: asked.append(arguments[-1]))
+    for chance in ([], ["--missing_slices", "0.25"]):
+        make_subjects.main(["--output_dir", str(tmp_path), *chance])
+    assert asked == [0.0, 0.25]
+    with pytest.raises(InputError, match="--missing_slices 2 is no probability"):
+        make_subjects.main(["--output_dir", str(tmp_path), "--missing_slices", "2"])
 
 
 def test_training_files_lie_on_the_grid_of_brats(tmp_path, seeds):

@@ -86,6 +86,19 @@ def test_thick_slices(scans, axes):
     assert np.allclose(apply_affine(thick.affine, at[True]), apply_affine(axes, at[False]))
 
 
+@pytest.mark.parametrize("flip", [1, -1])  # files from feet to head, and from head to feet
+def test_field_of_view(scans, flip):
+    turned = AFFINE @ np.diag([1.0, 1, flip, 1])
+    scans = {name: Nifti1Image(values_of(image), turned) for name, image in scans.items()}
+    after = robustness.field_of_view(1 / 3, scans)
+    assert np.array_equal(values_of(after["t1"]), values_of(scans["t1"]))
+    height = apply_affine(turned, np.argwhere(values_of(scans["t2"]) > 0))[:, 2]
+    kept = apply_affine(turned, np.argwhere(values_of(after["t2"]) > 0))[:, 2]
+    assert kept.max() == height.max() and kept.min() == pytest.approx(
+        np.quantile([height.min(), height.max()], 1 / 3), abs=1
+    )
+
+
 def test_scalp_and_headers(scans):
     skull = values_of(robustness.residual_skull(scans)["flair"])
     rim = np.argwhere((skull > 0) & (values_of(scans["flair"]) == 0))

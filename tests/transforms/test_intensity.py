@@ -73,6 +73,13 @@ def test_field_of_view_that_ends_in_the_brain():
     assert data["intensity"]["t1"]["low"] == pytest.approx(whole["low"], abs=10)
 
 
+def test_a_hole_stays_black_where_intensities_are_negative():
+    scan = np.random.default_rng(0).normal(size=SHAPE)  # z-scored
+    scan[:, :, :8] = 0
+    t1 = ScaleIntensityd(["t1"])(item(scan))["t1"]
+    assert not t1[..., :8].any() and 0.4 < t1[t1 > 0].median() < 0.6
+
+
 @pytest.mark.parametrize("value", [0.0, 5.0])
 def test_constant(value):
     with pytest.raises(InputError, match="t1 is constant inside the brain"):

@@ -86,10 +86,31 @@ def test_neighbours_follow_nearest_first_and_the_border_is_repeated(z, neighbour
 @pytest.mark.parametrize("neighbours", [0, 1])
 def test_the_middle_of_a_window_has_neighbours_in_the_image_alone(neighbours):
     window = stack([1, 1])[:2, ..., 3 : 4 + 2 * neighbours]
-    item = MiddleSliced(["image", "brain"], neighbours=neighbours)({"image": window, "brain": window[:1], "exists": 1})
+    item = {"image": window, "brain": window[:1], "exists": torch.tensor([1.0, 0])}
+    item = MiddleSliced(["image", "brain"], neighbours=neighbours)(item)
     assert item["image"].shape == (2 * (1 + 2 * neighbours), 8, 8) and item["brain"].shape == (1, 8, 8)
-    assert heights(item["image"][::2]) == ([4, 3, 5] if neighbours else [3]) and item["exists"] == 1
+    assert heights(item["image"][::2]) == ([4, 3, 5] if neighbours else [3]) and item["exists"].tolist() == [1, 0]
     assert torch.equal(item["brain"][0], item["image"][0])
+
+
+def test_a_slice_knows_which_contrasts_it_shows():
+    item = SplitPresenced()({"image": stack([1, 1, 0, 1], depth=20)})
+    item["image"][1, ..., 5] = 0
+    for z, exists in ((4, [1, 1, 0, 1]), (5, [1, 0, 0, 1])):
+        window = {"image": item["image"][..., z : z + 1], "exists": item["exists"]}
+        assert MiddleSliced(["image"])(window)["exists"].tolist() == exists
+    air = {"image": torch.zeros(4, 8, 8, 1), "exists": item["exists"]}
+    assert MiddleSliced(["image"])(air)["exists"].tolist() == [1, 1, 0, 1]  # nothing can be told
+
+
+def test_no_fixed_slice_asks_for_what_it_lacks():
+    item = SplitPresenced()({"image": stack([1, 1, 0, 1], depth=50)})
+    item["image"][3, ..., :20] = 0  # shows from slice 20 on
+    item["image"][1, ..., 40:] = 0
+    item["image"][3, ..., 40:] = 0  # the last one of 5 shows the first contrast alone
+    items = FixedSlicesd(["image"], 5)(item)
+    assert [i["exists"].tolist() for i in items] == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1]]
+    assert all((i["presence"] <= i["exists"]).all() and 1 <= i["presence"].sum() < i["exists"].sum() for i in items)
 
 
 def test_fixed_slices_have_neighbours_in_the_image_alone():

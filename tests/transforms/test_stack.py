@@ -36,3 +36,13 @@ def test_hidden_is_missing():
 def test_any_number_of_contrasts():
     data = StackContrastsd(["flair", "t2"])(item())
     assert data["image"][:, 0, 0, 0].allclose(torch.tensor([0.4, 0.3, 1, 1]))
+
+
+def test_a_scan_is_absent_in_the_slices_that_it_lacks():
+    data = item()
+    data["flair"][..., :2] = 0
+    data["flair"][:, 1:, :, 2] = 0  # a slice of which it shows a part
+    data["t2"][..., 4] = 0
+    presence = StackContrastsd(CONTRASTS)(data)["image"][4:]
+    assert torch.equal(presence, presence[:, :1, :1].expand(-1, 4, 5, -1))
+    assert presence[:, 0, 0].tolist() == [[1] * 6, [0] * 6, [1, 1, 1, 1, 0, 1], [0, 0, 1, 1, 1, 1]]
