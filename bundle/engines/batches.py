@@ -87,7 +87,7 @@ class DisentanglementBatch:
         truth = torch.where(presence.bool()[:, :, None, None], seen[:, :m], image[:, :m])
         targets = {"image": truth, "counted": counted, "presence": presence, "regions": regions, "valid": valid}
         region = region_input(regions, valid, self.region_prob) if self.region_mask else None
-        return seen, targets, (presence, counted, region), {}
+        return seen, targets, (presence, counted, region, valid.amax(1)), {}
 
 
 def region_input(regions: Tensor, valid: Tensor, prob: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -158,18 +159,33 @@ class Disentanglement(nn.Module):
         """`reconstruct` for contrasts nobody has seen: their style is the running mean."""
         return self.reconstruct(structure, self.style_bank.mean.expand(len(wanted), -1, -1), wanted)
 
+    def segment(self, structure: Structure, wanted: Tensor) -> Tensor:
+        """D_seg(F_1..F_L) of the wanted samples, (B,): logits (B, regions, H, W), zero and not computed elsewhere."""
+        rows = wanted.nonzero().flatten()
+        nothing = 0 * structure.fused.sum()  # with a gradient, zero: a batch may ask for nothing at all
+        logits = nothing.expand(len(wanted), self.regions, *structure.scales[0].shape[2:]).clone()
+        if rows.numel():
+            logits[rows] = self.segmentation([f[rows] for f in structure.scales]).to(logits.dtype)
+        return logits
+
     def forward(
-        self, image: Tensor, presence: Tensor, wanted: Tensor, region: Tensor | None = None
+        self,
+        image: Tensor,
+        presence: Tensor,
+        wanted: Tensor,
+        region: Tensor | None = None,
+        labelled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One training pass.
 
         Args:
             image, presence, region: see `encode_structure`.
             wanted: (B, M), which contrasts to reconstruct.
+            labelled: (B,), which samples to segment; None: all.
 
         Returns:
-            `reconstruction` (B, M, H, W), zero where not wanted; `segmentation` logits (B, regions, H, W); `style`
-            (B, M, d), zero where absent.
+            `reconstruction` (B, M, H, W), zero where not wanted; `segmentation` logits (B, regions, H, W), zero where
+            not labelled; `style` (B, M, d), zero where absent.
         """
         structure = self.encode_structure(image, presence, region)
         style = self.encode_style(image, presence)
@@ -177,6 +193,6 @@ class Disentanglement(nn.Module):
             self.style_bank.update(style.detach(), presence)
         return {
             "reconstruction": self.reconstruct(structure, self.style_bank(style, presence), wanted),
-            "segmentation": self.segmentation(structure.scales),
+            "segmentation": self.segment(structure, torch.ones(len(image)) if labelled is None else labelled),
             "style": style,
         }

@@ -57,14 +57,15 @@ def test_a_window_without_brain_is_still_a_window():
 
 def test_hidden_contrasts_are_reconstructed_as_they_are():
     made = batch()
-    seen, targets, (presence, counted, region), _ = DisentanglementBatch(reconstruct_shown=0.0)(made)
+    seen, targets, (presence, counted, region, labelled), _ = DisentanglementBatch(reconstruct_shown=0.0)(made)
     assert torch.equal(seen, made["seen"]) and torch.equal(presence, made["presence"]) and region is None
+    assert labelled.tolist() == [1, 1, 0]  # the third has no truth of any lesion
     assert [tuple(place) for place in counted.nonzero().tolist()] == HIDDEN
     assert torch.equal(targets["counted"], counted)
     for b, j in HIDDEN:
         assert torch.equal(targets["image"][b, j], made["image"][b, j])
     # with every shown contrast too: all that exists, and the shown ones as they were seen
-    _, targets, (_, counted, _), _ = DisentanglementBatch(reconstruct_shown=1.0)(made)
+    _, targets, (_, counted, *_), _ = DisentanglementBatch(reconstruct_shown=1.0)(made)
     assert torch.equal(counted, made["exists"])
     shown = made["presence"].bool()
     assert torch.equal(targets["image"][shown], made["seen"][shown])
@@ -207,7 +208,7 @@ def with_neighbours(made):
 def test_neighbours_are_seen_and_never_asked_for():
     made = batch()
     more = with_neighbours(made)
-    seen, targets, (presence, counted, _), _ = DisentanglementBatch(reconstruct_shown=1.0)(more)
+    seen, targets, (presence, counted, *_), _ = DisentanglementBatch(reconstruct_shown=1.0)(more)
     assert torch.equal(seen.nan_to_num(), more["seen"].nan_to_num())
     torch.testing.assert_close(targets["image"], DisentanglementBatch()(made)[1]["image"])
     out = tiny(neighbours=1).disentanglement(seen.nan_to_num(7), presence, counted)

@@ -59,6 +59,20 @@ def test_in_training_no_style_of_a_hidden_image_reaches_a_reconstruction() -> No
     assert (before["style"][presence == 0] == 0).all()
 
 
+def test_only_what_is_labelled_is_segmented() -> None:
+    model, seen = tiny().disentanglement.train(), []
+    model.segmentation.register_forward_hook(lambda _, __, logits: seen.append(len(logits)))
+    image, presence = torch.rand(3, 4, 32, 32), torch.tensor([[1.0, 0, 1, 0]]).expand(3, -1)
+    nothing = torch.zeros(3, 4)
+    whole = model(image, presence, nothing)["segmentation"]
+    some = model(image, presence, nothing, labelled=torch.tensor([1.0, 0, 1]))["segmentation"]
+    torch.testing.assert_close(some[[0, 2]], whole[[0, 2]], atol=1e-5, rtol=1e-4)
+    assert not some[1].any() and seen == [3, 2]
+    none = model(image, presence, nothing, labelled=torch.zeros(3))["segmentation"]
+    none.sum().backward()  # a batch that asks for nothing is no error
+    assert not none.any() and seen == [3, 2] and model.segmentation.out.weight.grad is None
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_permuting_the_contrasts_permutes_the_result(shared: bool) -> None:
     order = [2, 0, 3, 1]
