@@ -233,8 +233,11 @@ def given(options: SynthesisOptions) -> list[str]:
     return [name for name in options.contrasts if name not in made]
 
 
-def write_subject(folder: Path, contrasts: Sequence[str], shape: Sequence[int]) -> None:
-    """Write noisy ellipsoids that fill the grid as a brain fills that of BraTS, with some brain in every slice."""
+def write_subject(folder: Path, contrasts: Sequence[str], shape: Sequence[int], lesion: bool = False) -> None:
+    """Write noisy ellipsoids that fill the grid as a brain fills that of BraTS, with some brain in every slice.
+
+    With `lesion` there is a mask, too, of one that reaches through a third of each axis.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     axes = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
     inside = (axes[0] / 0.6) ** 2 + (axes[1] / 0.75) ** 2 + (axes[2] / 1.01) ** 2 < 1
@@ -242,6 +245,9 @@ def write_subject(folder: Path, contrasts: Sequence[str], shape: Sequence[int]) 
     for name in contrasts:
         values = inside * (200 + 100 * axes[0] + 20 * random.standard_normal(shape, np.float32))
         nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"made_up_{name}.nii.gz")
+    if lesion:
+        label = 2 * (np.maximum.reduce([np.abs(axis) for axis in axes]) < 1 / 3)
+        nib.save(nib.Nifti1Image(label.astype(np.uint8), np.eye(4)), folder / "made_up_seg.nii.gz")
 
 
 def measure(benchmarks: Sequence[Benchmark], repeats: int, skip: Sequence[str] = ()) -> list[dict[str, list[Timing]]]:

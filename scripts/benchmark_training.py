@@ -93,9 +93,7 @@ def since(first: Timing, last: Timing) -> Timing:
 
 
 class TrainingBenchmark:
-    """One configuration of the training, on made-up subjects that have all contrasts and no lesion mask.
-
-    Without a mask the segmentation's decoder runs forward and backward, but its loss is zero, whatever it predicts.
+    """One configuration of the training, on made-up subjects that have all contrasts and a lesion mask.
 
     Args:
         settings: files to merge after configs/train.json, and `key=value` for any of its ids.
@@ -113,7 +111,7 @@ class TrainingBenchmark:
         batch = self.parser["subjects_per_batch"]
         self.parser.update({"visits_per_epoch": -(-(steps + WARM_UP) * batch // subjects)})
         for number in range(subjects):
-            write_subject(folder / "scans" / f"made_up_{number}", self.parser["contrasts"], shape)
+            write_subject(folder / "scans" / f"made_up_{number}", self.parser["contrasts"], shape, lesion=True)
         set_determinism(self.parser["seed"])
         self.steps, self.subjects = steps, subjects
 
