@@ -25,7 +25,7 @@ class Subject:
 
     Attributes:
         images: contrast -> ``(X, Y, Z)`` in [0, 1].
-        covered: contrast -> mask ``(X, Y, Z)`` of the slices that the scan shows.
+        covered: contrast -> mask ``(X, Y, Z)`` without the slices of the brain that the scan lacks.
         regions: masks ``(X, Y, Z)``: "volume", "brain" and, where there is a label, "lesion".
         lesions, valid: "regions" and "valid".
     """
@@ -38,7 +38,7 @@ class Subject:
         presence = self.stack[count : 2 * count] > 0
         there = {name: i for i, name in enumerate(self.contrasts) if presence[i].any()}
         self.images = {name: self.stack[i] for name, i in there.items()}
-        self.covered = {name: presence[i] for name, i in there.items()}
+        self.covered = {name: presence[i] | ~self.brain.flatten(0, 1).any(0) for name, i in there.items()}
         self.voxels = {name: image[self.brain].numpy() for name, image in self.images.items()}
         self.regions = {"volume": torch.ones_like(self.brain), "brain": self.brain}
         self.lesions, self.valid = torch.as_tensor(data["regions"]), torch.as_tensor(data["valid"])
