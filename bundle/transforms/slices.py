@@ -67,7 +67,8 @@ def shown_in(image: Tensor, exists: Tensor) -> Tensor:
     A scan is 0 in slices that it does not reach or lacks: no truth and nothing to learn from. Where all are 0, in a
     window of air, nothing can be told, and all count that exist.
     """
-    shown = exists * image[: len(exists)].flatten(1).any(1)
+    # plain: fresh volumes are MetaTensors, those from the cache are not, and a batch cannot hold some of both
+    shown = exists * convert_to_tensor(image, track_meta=False)[: len(exists)].flatten(1).any(1)
     return shown if shown.any() else exists
 
 
