@@ -72,6 +72,11 @@ def read(item: Mapping[str, Any]) -> Scans:
     return scans
 
 
+def heights(image: Nifti1Image) -> np.ndarray:
+    """How far up each voxel lies, (X, Y, Z), in mm of the world."""
+    return np.einsum("a,a...->...", image.affine[2, :3], np.indices(image.shape)) + image.affine[2, 3]
+
+
 def bright(values: np.ndarray) -> float:
     """The 99.5 percentile of what is above 0."""
     return float(np.percentile(values[values > 0], 99.5))
@@ -158,7 +163,7 @@ def field_of_view(share: float, scans: Scans) -> Scans:
     """Every scan but the first lacks that share of the brain's height, from below."""
     first, *others = scans
     image = scans[first]
-    height = np.einsum("a,a...->...", image.affine[2, :3], np.indices(image.shape)) + image.affine[2, 3]
+    height = heights(image)
     low, high = (f(height[values_of(image) > 0]) for f in (np.min, np.max))
     seen = height >= low + share * (high - low)
     return {first: image, **{name: with_values(scans[name], seen * values_of(scans[name])) for name in others}}
@@ -170,9 +175,8 @@ def residual_skull(scans: Scans) -> Scans:
     for name, image in scans.items():
         values = values_of(image)
         distance = distance_transform_edt(values == 0, sampling=voxel_sizes(image.affine))
-        height = apply_affine(image.affine, np.argwhere(values > 0))[:, 2]
-        world = np.einsum("a,a...->...", image.affine[2, :3], np.indices(values.shape)) + image.affine[2, 3]
-        rim = (distance > 3) & (distance < 8) & (world > np.percentile(height, 67))
+        height = heights(image)
+        rim = (distance > 3) & (distance < 8) & (height > np.percentile(height[values > 0], 67))
         result[name] = with_values(image, np.where(rim, 0.9 * bright(values), values))
     return result
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -193,6 +192,6 @@ class Disentanglement(nn.Module):
             self.style_bank.update(style.detach(), presence)
         return {
             "reconstruction": self.reconstruct(structure, self.style_bank(style, presence), wanted),
-            "segmentation": self.segment(structure, torch.ones(len(image)) if labelled is None else labelled),
+            "segmentation": self.segment(structure, presence.new_ones(len(image)) if labelled is None else labelled),
             "style": style,
         }
