@@ -10,7 +10,8 @@ from scipy import ndimage
 from bundle.networks.hfib import HFIB
 
 
-def test_is_the_image_plus_what_a_gaussian_takes_away() -> None:
+@pytest.mark.parametrize("training", [True, False])  # one axis after the other, or both at once
+def test_is_the_image_plus_what_a_gaussian_takes_away(training: bool) -> None:
     block = HFIB(2)
     content = torch.rand(3, 2, 20, 24)
     sigma = block.sigma(content).detach().numpy()
@@ -20,7 +21,9 @@ def test_is_the_image_plus_what_a_gaussian_takes_away() -> None:
             image = content[b, c].numpy().astype(float)
             low = ndimage.gaussian_filter(image, sigma[b, c], mode="nearest", radius=2)
             expected[b, c] = image + (image - low)
-    np.testing.assert_allclose(block(content).detach().numpy(), expected, atol=1e-5)
+    with torch.set_grad_enabled(training):
+        made = block(content)
+    np.testing.assert_allclose(made.detach().numpy(), expected, atol=1e-5)
 
 
 def test_keeps_a_constant_image_up_to_the_border() -> None:
