@@ -26,12 +26,12 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "aldm"
 COLUMNS = ("size", "part", "million weights", "GiB, one training step", "TFLOP", "GiB, inference", "TFLOP")
 
 
-def model_of(size: str) -> ALDM:
-    """The network of a size, on the current device."""
+def model_of(size: str) -> tuple[ALDM, float]:
+    """The network of a size, on the current device, and the edge of its voxels in mm."""
     parser = ConfigParser()
     names = ["train"] if size == "default" else ["train", size]
     parser.read_config([str(CONFIGS / f"{name}.json") for name in names])
-    return parser.get_parsed_content("network_def")
+    return parser.get_parsed_content("network_def"), parser["spacing"]
 
 
 def parts(model: ALDM, shape: Sequence[int], pairs: int = 1) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
@@ -74,12 +74,13 @@ def measure(network: nn.Module, call: Callable[[], Tensor], training: bool, amp:
 
 def table(sizes: Sequence[str], shape: Sequence[int], amp: bool) -> None:
     """Print a row per size and part."""
-    print(f"{' x '.join(map(str, shape))}, batch 1, {'bfloat16 autocast' if amp else 'float32'}\n")
+    print(f"{' x '.join(map(str, shape))} mm, batch 1, {'bfloat16 autocast' if amp else 'float32'}\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for size in sizes:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model = model_of(size)
-            for name, (network, call) in parts(model, shape).items():
+            model, spacing = model_of(size)
+            voxels = [round(side / spacing) for side in shape]
+            for name, (network, call) in parts(model, voxels).items():
                 weights = sum(p.numel() for p in network.parameters()) / 1e6
                 figures = [f"{x:.2f}" for training in (True, False) for x in measure(network, call, training, amp)]
                 print(f"| {size} | {name} | {weights:.2f} | {' | '.join(figures)} |", flush=True)
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["tiny", "cpu", "default", "paper"])
-    parser.add_argument("--shape", nargs=3, type=int, default=[192, 192, 144])
+    parser.add_argument("--shape", nargs=3, type=int, default=[192, 192, 144], help="field of view in mm")
     parser.add_argument("--float32", action="store_true", help="instead of autocast to bfloat16")
     options = parser.parse_args(arguments)
     table(options.sizes, options.shape, not options.float32)

@@ -23,7 +23,7 @@ SHORT = {
     "autoencoder_epochs": 2, "translation_epochs": 1, "diffusion_epochs": 1, "validation_interval": 1,
     "adversarial_start": 0.0,
 }  # fmt: skip
-SIZE = {"spacing": 2.0, "slice_size": 48, "num_steps": 2}
+SIZE = {"spacing": 2.0, "slice_size": 96, "num_steps": 2}
 
 
 def command(run_id, config, further=None, **options):

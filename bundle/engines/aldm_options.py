@@ -17,7 +17,7 @@ class TranslationOptions(SynthesisOptions):
     Args:
         sources: names of the contrasts that the network may see; None: all that are no targets.
         spacing: edge of a voxel of the network's grid in mm, above 0.
-        slice_size: edge of its axial slices in voxels.
+        slice_size: edge of an axial slice in mm.
 
     Raises:
         InputError: an unknown source, or one that is a target; a grid that is none.

@@ -6,10 +6,11 @@ first, since the first of a batch are what is pictured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import CropForeground
@@ -58,6 +59,17 @@ class SynthesisVolumeInferer(SynthesisInferer):
         return as_slices(super().infer(as_volume(inputs), network))
 
 
+def resample(volume: Tensor, sides: Sequence[int]) -> Tensor:
+    """The same field of view with other voxels, linearly: (1, C, H, W, D) -> (1, C, *sides)."""
+    return F.interpolate(volume.float(), size=tuple(sides), mode="trilinear", align_corners=False)
+
+
+def closed(mask: Tensor) -> Tensor:
+    """A mask (1, 1, H, W, D) without its holes of a voxel or two, which are the darkest tissue, not air."""
+    grown = F.max_pool3d(mask, 3, stride=1, padding=1)
+    return -F.max_pool3d(-grown, 3, stride=1, padding=1)
+
+
 class WholeVolumeInferer(Inferer):
     """Run a 3-D network on the box of the brain, as a whole.
 
@@ -66,10 +78,12 @@ class WholeVolumeInferer(Inferer):
 
     Args:
         amp: compute in bfloat16 where torch's autocast finds it safe.
+        spacing: edge of a voxel of the network in voxels of the volume. A network that was trained on voxels of 3 mm
+            sees a volume of 1 mm at every third one, and what it makes is interpolated linearly.
     """
 
-    def __init__(self, amp: bool = False) -> None:
-        self.amp = amp
+    def __init__(self, amp: bool = False, spacing: float = 1.0) -> None:
+        self.amp, self.spacing = amp, spacing
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Complete a volume.
@@ -84,7 +98,17 @@ class WholeVolumeInferer(Inferer):
         """
         if inputs.shape[0] != 1:
             raise ValueError(f"inputs: a batch of {inputs.shape[0]} volumes, but only 1 is taken at a time.")
-        volume = torch.as_tensor(inputs)[0]
+        volume = torch.as_tensor(inputs)
+        if self.spacing == 1:
+            return self.infer(volume[0], network, *args, **kwargs)[None]
+        coarse = resample(volume, [max(1, round(side / self.spacing)) for side in volume.shape[2:]])
+        brain = closed((coarse[:, : coarse.shape[1] // 2] > 0).any(dim=1, keepdim=True).float())
+        made = self.infer(coarse[0], network, *args, **kwargs)[None] * brain
+        # Interpolated between the brain and the air beside it, a voxel of the rim would be too dark.
+        return resample(made, volume.shape[2:]) / resample(brain, volume.shape[2:]).clamp_min(1e-6)
+
+    def infer(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """A volume on the network's grid, (2C, H, W, D) -> (C, H, W, D)."""
         count = volume.shape[0] // 2
         crop = CropForeground(channel_indices=list(range(count)), k_divisible=network.divisor)  # type: ignore[attr-defined]
         box = crop(MetaTensor(volume))
@@ -92,4 +116,4 @@ class WholeVolumeInferer(Inferer):
         given[count:] = volume[count:].amax((1, 2, 3))[:, None, None, None]  # padding put zeros into the presence maps
         with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
             made = network(given[None].contiguous(), *args, **kwargs)[0].float()
-        return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()[None]  # type: ignore[attr-defined]
+        return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()  # type: ignore[attr-defined]

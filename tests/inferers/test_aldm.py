@@ -70,6 +70,24 @@ def test_the_network_sees_the_box_of_the_brain_as_a_whole():
     assert not made[:, :, 0].any() and not made[..., 39, :].any()
 
 
+def test_a_network_of_larger_voxels_sees_and_makes_the_same_field_of_view():
+    """A ramp in millimetres stays one there and back, up to the brain's rim."""
+    volume, network = torch.zeros(1, 2, 30, 42, 24), Seen()
+    volume[:, 0, 6:24, 6:36, 6:18] = 1 + torch.arange(18.0)[:, None, None] / 30
+    volume[:, 1] = 1
+    volume[:, 0, 13, 19, 10] = 0  # the darkest tissue, where the coarse grid has a centre: no air
+    made = WholeVolumeInferer(spacing=3)(volume, network)
+    assert made.shape == (1, 1, 30, 42, 24)
+    assert network.x.shape == (1, 2, 8, 16, 8)  # 6 x 10 x 4 voxels of 3 mm, widened to multiples of 8
+    assert (network.x[:, 0] > 0).sum() == 6 * 10 * 4 - 1 and (network.x[:, 1] == 1).all()
+    expected = (volume[:, 0] + 1)[:, 6:24, 6:36, 6:18]
+    inner = made[0, 0, 6:24, 6:36, 6:18]
+    assert inner[7, 13, 4] == 1.0  # `Seen` makes 1 of 0
+    inner[5:10, 11:16, 2:7] = expected[0, 5:10, 11:16, 2:7]
+    torch.testing.assert_close(inner[1:-1], expected[0, 1:-1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(inner, expected[0], atol=0.05, rtol=0)  # half a voxel beyond the outermost centres
+
+
 def test_a_brain_at_the_border_is_padded():
     volume, network = torch.zeros(1, 2, 9, 9, 9), Seen()
     volume[:, 0], volume[:, 1] = torch.rand(9, 9, 9) + 0.1, 1
