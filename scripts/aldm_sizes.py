@@ -82,7 +82,8 @@ def table(sizes: Sequence[str], shape: Sequence[int], amp: bool) -> None:
             voxels = [round(side / spacing) for side in shape]
             for name, (network, call) in parts(model, voxels).items():
                 weights = sum(p.numel() for p in network.parameters()) / 1e6
-                figures = [f"{x:.2f}" for training in (True, False) for x in measure(network, call, training, amp)]
+                measured = [x for training in (True, False) for x in measure(network, call, training, amp)]
+                figures = [f"{x:.2f}" if x >= 0.1 else f"{x:.1g}" for x in measured]
                 print(f"| {size} | {name} | {weights:.2f} | {' | '.join(figures)} |", flush=True)
 
 
