@@ -123,6 +123,8 @@ class MSSPADE(nn.Module):
         hidden_channels: see `MSSPADELayer`.
         trunk_norm: instance norm in the first convolution and in the residual blocks, the paper's form. It takes the
             latent's scale away before anything has seen it; without it the same steps come nearer to the target.
+        end_kernel: side of the first and of the last convolution; the paper's is 7. Of 343 weights that begin at random
+            a short training makes a blur.
     """
 
     def __init__(
@@ -134,11 +136,12 @@ class MSSPADE(nn.Module):
         spade_channels: Sequence[int] = (64, 64, 64, 32),
         hidden_channels: int = 32,
         trunk_norm: bool = False,
+        end_kernel: int = 7,
     ) -> None:
         super().__init__()
         order = "NA" if trunk_norm else "A"
         self.stem = Convolution(
-            3, latent_channels, stem_channels, kernel_size=7, adn_ordering=order, act="RELU", norm="INSTANCE"
+            3, latent_channels, stem_channels, kernel_size=end_kernel, adn_ordering=order, act="RELU", norm="INSTANCE"
         )
         widths = [stem_channels, *res_channels, *spade_channels]
         pairs = list(zip(widths, widths[1:]))
@@ -146,7 +149,7 @@ class MSSPADE(nn.Module):
         self.spade_blocks = nn.ModuleList(
             MSSPADEBlock(num_contrasts, *pair, hidden_channels) for pair in pairs[len(res_channels) :]
         )
-        self.out = Convolution(3, widths[-1], latent_channels, kernel_size=7, conv_only=True)
+        self.out = Convolution(3, widths[-1], latent_channels, kernel_size=end_kernel, conv_only=True)
 
     def forward(self, z: Tensor, target: Tensor) -> Tensor:
         """z (B, c, h, w, d) of any contrast, target (B,) in 0..M-1 -> z_src^tar (B, c, h, w, d)."""
