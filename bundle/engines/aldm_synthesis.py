@@ -43,20 +43,21 @@ class TranslationEvaluator(SynthesisEvaluator):
             self.sources = []
             return pred, uncertainty
         alone = [super(TranslationEvaluator, self).synthesise(self.only(image, name), made)[0] for name in self.sources]
-        brain = torch.as_tensor(image)[: len(pred)].any(0)
+        brain = torch.as_tensor(image)[-1] > 0
         wanted = [(number, row) for number, row in enumerate(self.options.rows()) if row.name in made]
         levelled = [each[number] * to_level(each[number], brain, row) for each in alone for number, row in wanted]
         return torch.cat([pred, torch.stack(levelled).clamp(0, 1)]), uncertainty
 
     def present(self, image: Tensor) -> list[str]:
-        """The contrasts that a stack (2C, X, Y, Z) holds."""
+        """The contrasts that a stack (2C + 1, X, Y, Z) holds."""
         count = len(self.options.contrasts)
-        there = torch.as_tensor(image)[count:].flatten(1).any(1).tolist()
+        there = torch.as_tensor(image)[count : 2 * count].flatten(1).any(1).tolist()
         return [name for name, present in zip(self.options.contrasts, there) if present]
 
     def only(self, image: Tensor, source: str) -> Tensor:
         """The stack with one contrast alone."""
-        keep = torch.tensor([name == source for name in self.options.contrasts]).repeat(2)
+        one = [name == source for name in self.options.contrasts]
+        keep = torch.tensor([*one, *one, True])  # the brain stays, and with it the box that the network sees
         return torch.as_tensor(image) * keep[:, None, None, None]
 
     def write_images(

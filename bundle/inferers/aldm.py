@@ -64,17 +64,11 @@ def resample(volume: Tensor, sides: Sequence[int]) -> Tensor:
     return F.interpolate(volume.float(), size=tuple(sides), mode="trilinear", align_corners=False)
 
 
-def closed(mask: Tensor) -> Tensor:
-    """A mask (1, 1, H, W, D) without its holes of a voxel or two, which are the darkest tissue, not air."""
-    grown = F.max_pool3d(mask, 3, stride=1, padding=1)
-    return -F.max_pool3d(-grown, 3, stride=1, padding=1)
-
-
 class WholeVolumeInferer(Inferer):
     """Run a 3-D network on the box of the brain, as a whole.
 
-    The box is that of what is not zero, widened to multiples of the network's `divisor`: the normalisations in the
-    network see as much background as in training, and nothing is computed far from the brain.
+    The box is widened to multiples of the network's `divisor`: the normalisations in the network see as much background
+    as in training, and nothing is computed far from the brain.
 
     Args:
         amp: compute in bfloat16 where torch's autocast finds it safe.
@@ -89,7 +83,7 @@ class WholeVolumeInferer(Inferer):
         """Complete a volume.
 
         Args:
-            inputs: ``(1, 2C, H, W, D)``: C images, 0 outside the brain, then C presence maps.
+            inputs: ``(1, 2C + 1, H, W, D)``: C images, C presence maps, then the mask of the brain.
             network: maps ``(1, 2C, h, w, d)`` to ``(1, C, h, w, d)``; has the attribute `divisor`.
             args, kwargs: passed on to the network.
 
@@ -102,18 +96,18 @@ class WholeVolumeInferer(Inferer):
         if self.spacing == 1:
             return self.infer(volume[0], network, *args, **kwargs)[None]
         coarse = resample(volume, [max(1, round(side / self.spacing)) for side in volume.shape[2:]])
-        brain = closed((coarse[:, : coarse.shape[1] // 2] > 0).any(dim=1, keepdim=True).float())
-        made = self.infer(coarse[0], network, *args, **kwargs)[None] * brain
+        brain = (coarse[:, -1:] > 0).float()
+        made = self.infer(torch.cat([coarse[:, :-1], brain], 1)[0], network, *args, **kwargs)[None] * brain
         # Interpolated between the brain and the air beside it, a voxel of the rim would be too dark.
         return resample(made, volume.shape[2:]) / resample(brain, volume.shape[2:]).clamp_min(1e-6)
 
     def infer(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """A volume on the network's grid, (2C, H, W, D) -> (C, H, W, D)."""
+        """A volume on the network's grid, (2C + 1, H, W, D) -> (C, H, W, D)."""
         count = volume.shape[0] // 2
-        crop = CropForeground(channel_indices=list(range(count)), k_divisible=network.divisor)  # type: ignore[attr-defined]
+        crop = CropForeground(channel_indices=-1, k_divisible=network.divisor)  # type: ignore[attr-defined]
         box = crop(MetaTensor(volume))
-        given = torch.as_tensor(box)
-        given[count:] = volume[count:].amax((1, 2, 3))[:, None, None, None]  # padding put zeros into the presence maps
+        given = torch.as_tensor(box)[:-1]
+        given[count:] = volume[count:-1].amax((1, 2, 3))[:, None, None, None]  # padding put zeros into the presence maps
         with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
             made = network(given[None].contiguous(), *args, **kwargs)[0].float()
         return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()  # type: ignore[attr-defined]

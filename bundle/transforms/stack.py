@@ -25,13 +25,16 @@ class StackContrastsd(MapTransform):
         contrasts: the C keys ``(1, X, Y, Z)``, all on the grid of ``"image"``; they are removed from the item.
         hide: contrasts treated as missing although they exist, because they are to be synthesised.
         region_mask: add the lesion regions of `RegionsOfLabeld` and a map that is 1 where there is a label.
+        with_brain: add the mask ``"brain"``, 0 or 1, as the last channel.
     """
 
-    def __init__(self, contrasts: Sequence[str], hide: Sequence[str] = (), region_mask: bool = False) -> None:
+    def __init__(
+        self, contrasts: Sequence[str], hide: Sequence[str] = (), region_mask: bool = False, with_brain: bool = False
+    ) -> None:
         super().__init__(list(contrasts), allow_missing_keys=True)
         self.contrasts = tuple(contrasts)
         self.hide = frozenset(hide)
-        self.region_mask = region_mask
+        self.region_mask, self.with_brain = region_mask, with_brain
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -44,6 +47,8 @@ class StackContrastsd(MapTransform):
                 stack[count + channel] = stack[channel].flatten(0, 1).any(0)
         if self.region_mask:
             stack = torch.cat([stack, _region_channels(d)])
+        if self.with_brain:
+            stack = torch.cat([stack, torch.as_tensor(d["brain"]) > 0])
         d["image"] = MetaTensor(stack, meta=image.meta, applied_operations=image.applied_operations)
         return d
 

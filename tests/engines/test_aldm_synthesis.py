@@ -45,7 +45,7 @@ def scans(tmp_path):
 
 
 def test_each_source_beside_their_mean(scans, monkeypatch):
-    made = evaluator(scans, monkeypatch, each_source=True, registry=NO_LEVEL, spacing=1.0)
+    made = evaluator(scans, monkeypatch, each_source=True, registry=NO_LEVEL)
     made.run()
     assert [record["status"] for record in made.records] == ["done", "done"]
     names = {path.name for path in (scans / "out" / "A").glob("*.nii.gz")}
@@ -60,9 +60,9 @@ def test_each_source_beside_their_mean(scans, monkeypatch):
 
 
 def test_a_single_prediction_is_what_its_source_alone_gives(scans, monkeypatch):
-    evaluator(scans, monkeypatch, each_source=True, spacing=1.0).run()
+    evaluator(scans, monkeypatch, each_source=True).run()
     beside = nib.load(scans / "out" / "A" / "A_flair_from_t1_synth.nii.gz").get_fdata()
-    evaluator(scans, monkeypatch, sources=["t1"], output_dir=str(scans / "alone"), spacing=1.0).run()
+    evaluator(scans, monkeypatch, sources=["t1"], output_dir=str(scans / "alone")).run()
     alone = nib.load(scans / "alone" / "A" / "A_flair_synth.nii.gz").get_fdata()
     assert alone.max() > 0.3
     np.testing.assert_allclose(beside, alone, atol=1e-5)

@@ -56,15 +56,17 @@ class Seen(torch.nn.Module):
 
 
 def test_the_network_sees_the_box_of_the_brain_as_a_whole():
-    volume, network = torch.zeros(1, 4, 30, 40, 21), Seen()
+    volume, network = torch.zeros(1, 5, 30, 40, 21), Seen()
     volume[:, 0, 5:25, 8:31, 2:19] = torch.rand(20, 23, 17) + 0.1
     volume[:, 2] = 1
+    volume[:, 4] = volume[:, 0] > 0
+    volume[:, 0, 5] = 0  # the darkest tissue: the brain goes on
     made = WholeVolumeInferer()(volume, network)
     assert made.shape == (1, 2, 30, 40, 21) and made.dtype == torch.float32
     assert network.x.shape == (1, 4, 24, 24, 24)  # 20 x 23 x 17, widened to multiples of 8
     assert (network.x[:, 2] == 1).all() and not network.x[:, [1, 3]].any()
     torch.testing.assert_close(network.x[:, 0].sum(), volume[:, 0].sum())
-    inside = volume[:, 0] > 0
+    inside = volume[:, 4] > 0
     torch.testing.assert_close(made[:, 0][inside], volume[:, 0][inside] + 1)  # every voxel comes back to its place
     assert made[:, 1][inside].eq(1).all()
     assert not made[:, :, 0].any() and not made[..., 39, :].any()
@@ -72,9 +74,10 @@ def test_the_network_sees_the_box_of_the_brain_as_a_whole():
 
 def test_a_network_of_larger_voxels_sees_and_makes_the_same_field_of_view():
     """A ramp in millimetres stays one there and back, up to the brain's rim."""
-    volume, network = torch.zeros(1, 2, 30, 42, 24), Seen()
+    volume, network = torch.zeros(1, 3, 30, 42, 24), Seen()
     volume[:, 0, 6:24, 6:36, 6:18] = 1 + torch.arange(18.0)[:, None, None] / 30
     volume[:, 1] = 1
+    volume[:, 2] = volume[:, 0] > 0
     volume[:, 0, 13, 19, 10] = 0  # the darkest tissue, where the coarse grid has a centre: no air
     made = WholeVolumeInferer(spacing=3)(volume, network)
     assert made.shape == (1, 1, 30, 42, 24)
@@ -89,8 +92,8 @@ def test_a_network_of_larger_voxels_sees_and_makes_the_same_field_of_view():
 
 
 def test_a_brain_at_the_border_is_padded():
-    volume, network = torch.zeros(1, 2, 9, 9, 9), Seen()
-    volume[:, 0], volume[:, 1] = torch.rand(9, 9, 9) + 0.1, 1
+    volume, network = torch.ones(1, 3, 9, 9, 9), Seen()
+    volume[:, 0] = torch.rand(9, 9, 9) + 0.1
     made = WholeVolumeInferer()(volume, network)
     assert network.x.shape == (1, 2, 16, 16, 16) and (network.x[:, 1] == 1).all()
     torch.testing.assert_close(made[:, 0], volume[:, 0] + 1)
@@ -98,4 +101,4 @@ def test_a_brain_at_the_border_is_padded():
 
 def test_one_volume_at_a_time():
     with pytest.raises(ValueError, match="a batch of 2"):
-        WholeVolumeInferer()(torch.zeros(2, 2, 8, 8, 8), Seen())
+        WholeVolumeInferer()(torch.zeros(2, 3, 8, 8, 8), Seen())
