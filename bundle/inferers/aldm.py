@@ -107,7 +107,7 @@ class WholeVolumeInferer(Inferer):
         crop = CropForeground(channel_indices=-1, k_divisible=network.divisor)  # type: ignore[attr-defined]
         box = crop(MetaTensor(volume))
         given = torch.as_tensor(box)[:-1]
-        given[count:] = volume[count:-1].amax((1, 2, 3))[:, None, None, None]  # padding put zeros into the presence maps
+        given[count:] = volume[count:-1].amax((1, 2, 3))[:, None, None, None]  # padding put zeros there
         with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
             made = network(given[None].contiguous(), *args, **kwargs)[0].float()
         return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()  # type: ignore[attr-defined]

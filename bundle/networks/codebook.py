@@ -82,12 +82,11 @@ class Codebook(EMAQuantizer):
 
     def nearest(self, flat: Tensor) -> Tensor:
         """Numbers of the codes nearest to latents (N, c): (N,)."""
-        codes = self.embedding.weight.detach()
-        if flat.device.type == "cpu":  # in so few dimensions a tree finds them tens of times as fast as all distances
-            return torch.from_numpy(KDTree(codes.numpy()).query(flat.detach().numpy())[1])
-        half_norms = codes.square().sum(1) / 2
-        parts = flat.detach().split(max(1, DISTANCES_AT_ONCE // len(codes)))
-        return torch.cat([(half_norms - part @ codes.T).argmin(1) for part in parts])
+        codes, flat = self.embedding.weight.detach(), flat.detach()
+        if flat.device.type != "cpu":
+            return nearest_in_parts(codes, flat)
+        # in a few dimensions a tree finds them in a thirtieth of the time that all distances take
+        return torch.from_numpy(KDTree(codes.numpy()).query(flat.numpy())[1])
 
     def snap(self, latent: Tensor) -> Tensor:
         """The nearest codes of a latent (B, c, H, W, D)."""
@@ -109,6 +108,13 @@ class Codebook(EMAQuantizer):
         self.ema_w.copy_(torch.where(dead[:, None], drawn, self.ema_w))
         self.ema_cluster_size.masked_fill_(dead, 1.0)
         self.embedding.weight.copy_(self.ema_w / self.ema_cluster_size[:, None])
+
+
+def nearest_in_parts(codes: Tensor, flat: Tensor) -> Tensor:
+    """Numbers of the codes (K, c) nearest to latents (N, c), from the distances of a part of the latents at a time."""
+    half_norms = codes.square().sum(1) / 2
+    parts = flat.split(max(1, DISTANCES_AT_ONCE // len(codes)))
+    return torch.cat([(half_norms - part @ codes.T).argmin(1) for part in parts])
 
 
 def perplexity(indices: Tensor, num_codes: int) -> float:

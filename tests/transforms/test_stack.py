@@ -33,6 +33,14 @@ def test_hidden_is_missing():
     assert data["image"][:, 3, 4, 5].allclose(torch.tensor([0.1, 0, 0.3, 0, 1, 0, 1, 0]))
 
 
+def test_the_brain_as_last_channel():
+    brain = MetaTensor(torch.zeros(1, 4, 5, 6, dtype=torch.uint8))
+    brain[:, 1:3] = 1
+    image = StackContrastsd(CONTRASTS, with_brain=True)({**item(), "brain": brain})["image"]
+    assert image.shape == (9, 4, 5, 6) and image.dtype == torch.float32
+    assert torch.equal(image[8], brain[0].float()) and image[:8, 0, 0, 0].any()
+
+
 def test_any_number_of_contrasts():
     data = StackContrastsd(["flair", "t2"])(item())
     assert data["image"][:, 0, 0, 0].allclose(torch.tensor([0.4, 0.3, 1, 1]))
