@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle import __version__
+from bundle.data.ahead import ReadAhead
 from bundle.data.output import as_json, clear_leftover, is_done, prepare_output, staged, told, write_text, write_volume
 from bundle.data.qc import write_qc
 from bundle.engines import ranks
 from bundle.engines.gates import GateMaps
-from bundle.engines.options import SynthesisOptions, flag
+from bundle.engines.options import SynthesisOptions, check_whole, flag
 from bundle.errors import InputError, input_error_in
 from bundle.networks.weights import sha256
 
@@ -54,9 +56,10 @@ class SynthesisEvaluator(Evaluator):
         overwrite: process subjects again that are done.
         val_handlers: further ignite handlers; the record of a subject is ``engine.state.output``.
         gate_maps: also write how far MMSF opens for each given contrast, see `GateMaps`.
+        read_ahead: how many of the next subjects are prepared meanwhile, each by a process of its own, see `ReadAhead`.
 
     Raises:
-        InputError: gate maps of a network that has no gates.
+        InputError: gate maps of a network that has no gates, or subjects to read ahead on a system that cannot.
     """
 
     def __init__(
@@ -73,12 +76,15 @@ class SynthesisEvaluator(Evaluator):
         overwrite: bool | str = False,
         val_handlers: Sequence[Any] | None = None,
         gate_maps: bool | str = False,
+        read_ahead: int = 0,
     ) -> None:
         ranks.join()
-        numbers = ranks.share_numbers(len(dataset))
-        super().__init__(device=device, val_data_loader=numbers, val_handlers=val_handlers, decollate=False)
+        check_whole("read_ahead", read_ahead, 0)
+        self.numbers = ranks.share_numbers(len(dataset))
+        super().__init__(device=device, val_data_loader=self.numbers, val_handlers=val_handlers, decollate=False)
         self.logger.setLevel(logging.CRITICAL)  # ignite's own lines about its run: failures and Ctrl-C are told plainly
         self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
+        self.prepared = ReadAhead(dataset, read_ahead)
         self.options, self.checksum = options, checksum
         self.dataset_dir, self.output_dir = Path(str(dataset_dir)), Path(str(output_dir))
         self.overwrite = flag("overwrite", overwrite)
@@ -97,12 +103,24 @@ class SynthesisEvaluator(Evaluator):
         idist.barrier()
         self.records = []
         try:
-            with tqdm(total=len(self.dataset), desc="subjects", unit="subject", disable=None) as self.bar:
+            with (
+                tqdm(total=len(self.dataset), desc="subjects", unit="subject", disable=None) as self.bar,
+                closing(self.prepared.follow(self.numbers, self.is_open)) as self.data_loader,
+            ):
                 super().run(global_epoch)
         finally:
             if ranks.is_first():
                 self.write_summary()
         idist.barrier()  # torchrun ends all processes when one ends with a failure
+
+    def is_open(self, index: int) -> bool:
+        """Whether a subject is to be made, as far as a look tells: whether its results are there."""
+        item = self.dataset.data[index]
+        try:
+            there = (self.output_dir / item["subject"] / f"{item['subject']}.json").exists()
+            return "fault" not in item and bool(self.options.plan(item)[1]) and (self.overwrite or not there)
+        except InputError:  # told when its turn comes
+            return False
 
     def gather_records(self) -> None:
         """Give each process the records of all, in the order of the subjects."""
@@ -154,7 +172,7 @@ class SynthesisEvaluator(Evaluator):
         """Synthesise a subject's contrasts and write its folder; what the user should be told about them."""
         clock = Clock()
         item, made = self.dataset.data[index], claim["targets"]
-        data = self.dataset[index]
+        data = self.prepared[index]
         clock.lap("preprocessing")
         pred, uncertainty = self.synthesise(data["image"], made)
         if self.gate_maps is not None:

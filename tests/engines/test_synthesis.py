@@ -172,7 +172,8 @@ def test_done_subjects_are_skipped(tmp_path, run):
     assert statuses(run()) == {"a": "skipped"}
 
 
-def test_a_bad_subject_does_not_stop_the_others(tmp_path, run, capsys):
+@pytest.mark.parametrize("read_ahead", [0, 2])
+def test_a_bad_subject_does_not_stop_the_others(tmp_path, run, capsys, read_ahead):
     write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
     bad = write_subject(tmp_path / "in" / "b", ["t1", "t2"], SHAPE, AFFINE)
     far = AFFINE.copy()
@@ -181,7 +182,7 @@ def test_a_bad_subject_does_not_stop_the_others(tmp_path, run, capsys):
     write_subject(tmp_path / "in" / "c", ["t1"], SHAPE, AFFINE)
     cut = Path(write_subject(tmp_path / "in" / "d", ["t1"], SHAPE, AFFINE)["t1"])
     cut.write_bytes(cut.read_bytes()[:-500])
-    evaluator = run()
+    evaluator = run(read_ahead=read_ahead)
     assert statuses(evaluator) == {"a": "done", "b": "failed", "c": "done", "d": "failed"}
     told = capsys.readouterr().out.splitlines()
     line = next(line for line in told if line.startswith("[2/4] b: failed"))
@@ -198,6 +199,26 @@ def test_a_bad_subject_does_not_stop_the_others(tmp_path, run, capsys):
         evaluator.exit_on_failure()
     assert leaving.value.code == 1
     assert "2 of 4 subjects failed" in capsys.readouterr().err
+
+
+def test_reading_ahead_changes_no_byte(tmp_path, run):
+    """The way back to the scan's grid undoes what another process has done."""
+    for subject in "abc":
+        write_subject(tmp_path / "in" / subject, ["t1", "flair"], SHAPE, AFFINE)
+    run(mode="sample")
+    write_subject(tmp_path / "in" / "done", CONTRASTS, SHAPE, AFFINE)
+    ahead = run(mode="sample", read_ahead=1, output_dir=str(tmp_path / "ahead"))
+    assert statuses(ahead) == {"a": "done", "b": "done", "c": "done", "done": "nothing missing"}
+    for subject in "abc":
+        for name in (f"{subject}_t2_synth.nii.gz", f"{subject}_qc.png"):
+            one, other = (tmp_path / folder / subject / name for folder in ("out", "ahead"))
+            assert one.read_bytes() == other.read_bytes(), name
+    again = run(mode="sample", read_ahead=1, output_dir=str(tmp_path / "ahead"))
+    assert statuses(again)["c"] == "skipped" and not again.prepared.begun
+    with pytest.raises(RuntimeError) as raised:
+        run(read_ahead=-1)
+    said = "read_ahead is -1. Use --read_ahead with a whole number of at least 0"
+    assert str(input_error_in(raised.value)) == said
 
 
 def test_disk_full(tmp_path, run, monkeypatch):
