@@ -32,7 +32,8 @@ def test_oracle_undoes_any_monotone_change(voxels):
 
 def test_best_source(voxels):
     own = correlations(voxels)
-    assert len(own) == 6 and own["t1", "t2"] == own["t2", "t1"] == pytest.approx(-0.937, abs=0.02)
+    assert len(own) == 6 and own["t1", "t2"] == pytest.approx(-0.937, abs=0.02)
+    assert own["t2", "t1"] == pytest.approx(own["t1", "t2"], rel=1e-12)  # some processors round the two apart
     assert best_source("t1", ["flair", "t2"], own) == ("t2", True)
     assert best_source("t1", ["flair"], own) == ("flair", True)
     assert best_source("flair", ["t1", "t2"], own) == ("t2", False)
