@@ -97,7 +97,7 @@ class WholeVolumeInferer(Inferer):
             return self.infer(volume[0], network, *args, **kwargs)[None]
         coarse = resample(volume, [max(1, round(side / self.spacing)) for side in volume.shape[2:]])
         brain = (coarse[:, -1:] > 0).float()
-        made = self.infer(torch.cat([coarse[:, :-1], brain], 1)[0], network, *args, **kwargs)[None] * brain
+        made = self.infer(coarse[0], network, *args, **kwargs)[None] * brain
         # Interpolated between the brain and the air beside it, a voxel of the rim would be too dark.
         return resample(made, volume.shape[2:]) / resample(brain, volume.shape[2:]).clamp_min(1e-6)
 
