@@ -42,6 +42,7 @@ def synthesise(
     num_steps: int | None = None,
     start_level: float | None = None,
     seed: int = 0,
+    mirrored: bool = False,
     weights: FilePath | None = None,
     config_file: FilePath | Sequence[FilePath] = CONFIG,
     device: str | torch.device | None = None,
@@ -63,6 +64,7 @@ def synthesise(
         num_steps: denoising steps of a sample; None: as the config says.
         start_level: noise level in (0, 1] at which denoising starts; None: as the config says.
         seed: of the first sample, at least 0.
+        mirrored: take the mean over slices and their mirror images; a bit better, and takes longer.
         weights: file of the network's weights; None: models/model.pt of the bundle that the config belongs to.
         config_file: the inference config, or several that are merged in order, as of a network of another size. It can
             run code: take it only from a source that you trust.
@@ -82,7 +84,8 @@ def synthesise(
         (240, 240, 155)
     """
     given = {"t1": t1, "t1ce": t1ce, "t2": t2, "flair": flair, "mask": mask}
-    chosen: dict[str, Any] = {"targets": targets, "mode": mode, "num_samples": num_samples, "seed": seed}
+    chosen: dict[str, Any] = {"targets": targets, "mode": mode, "num_samples": num_samples}
+    chosen |= {"seed": seed, "mirrored": mirrored}
     chosen |= {"num_steps": num_steps} if num_steps is not None else {}
     chosen |= {"start_level": start_level} if start_level is not None else {}
     # the network is made with random weights before its own are loaded: the caller's random numbers stay as they are

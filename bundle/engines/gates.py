@@ -46,7 +46,10 @@ class GateReport:
         self.inside = torch.zeros(())
 
     def __enter__(self) -> GateReport:
-        self.handles = [self.network.register_forward_pre_hook(self._see)] if self.mmsf else []
+        self.handles = []
+        if self.mmsf:
+            encoders = self.network.get_submodule("disentanglement.encoders")
+            self.handles.append(encoders.register_forward_pre_hook(self._see))
         self.handles += [module.register_forward_hook(self._note) for module in self.mmsf]
         return self
 
@@ -68,11 +71,11 @@ class GateReport:
             if voxels > 0
         ]
 
-    def _see(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Keep where the brain is, (B, 1, H, W)."""
-        (x,) = inputs
-        m = len(network.contrasts)  # type: ignore[arg-type]
-        self.inside = ((x[:, :m] * x[:, m : 2 * m]).amax(1, keepdim=True) > 0).float()
+    def _see(self, encoders: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Keep where the brain is, (B, 1, H, W), in what is encoded: it may be mirrored."""
+        image, presence = inputs
+        given = image[:, : presence.shape[1]] * presence[:, :, None, None]
+        self.inside = (given.amax(1, keepdim=True) > 0).float()
 
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
         """Add the gates of one scale, (N, 1, H_l, W_l)."""

@@ -32,6 +32,7 @@ class SynthesisOptions:
         region_mask: the lesion label of a subject, where it has one, is a further input.
         noise_depth: slices of a sample within which its noise becomes another, at least 0; 0 is never.
         smallest_slice: side of what the network sees of a slice, in voxels, at least 1; it grows to hold the brain.
+        mirrored: the reconstruction is the mean over slices and their mirror images; takes twice the time.
 
     Raises:
         InputError: a value out of its range.
@@ -49,6 +50,7 @@ class SynthesisOptions:
     region_mask: bool = False
     noise_depth: int = 0
     smallest_slice: int = 16
+    mirrored: bool | str = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contrasts", tuple(self.contrasts))
@@ -61,6 +63,7 @@ class SynthesisOptions:
         check_whole("seed", self.seed, 0)
         check_whole("noise_depth", self.noise_depth, 0)
         check_whole("smallest_slice", self.smallest_slice, 1)
+        object.__setattr__(self, "mirrored", flag("mirrored", self.mirrored))
         level = self.start_level
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise InputError(f"start_level {level!r} is not a level of noise", "Use a number above 0, at most 1")
@@ -133,6 +136,7 @@ class SynthesisOptions:
             "region_mask": self.region_mask,
             "noise_depth": self.noise_depth,
             "smallest_slice": self.smallest_slice,
+            "mirrored": self.mirrored,
         }
 
 

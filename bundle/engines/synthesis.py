@@ -59,7 +59,8 @@ class SynthesisEvaluator(Evaluator):
         read_ahead: how many of the next subjects are prepared meanwhile, each by a process of its own, see `ReadAhead`.
 
     Raises:
-        InputError: gate maps of a network that has no gates, or subjects to read ahead on a system that cannot.
+        InputError: gate maps of a network that has no gates, mirror images for one that does not take them, or subjects
+            to read ahead on a system that cannot.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class SynthesisEvaluator(Evaluator):
         self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
         self.prepared = ReadAhead(dataset, read_ahead)
         self.options, self.checksum = options, checksum
+        if options.mirrored and not hasattr(network, "mirrored"):
+            fault = f"mirrored is true, but {type(network).__name__} takes no mirror images"
+            raise InputError(fault, "Leave --mirrored out")
         self.dataset_dir, self.output_dir = Path(str(dataset_dir)), Path(str(output_dir))
         self.overwrite = flag("overwrite", overwrite)
         self.gate_maps = GateMaps(network) if flag("gate_maps", gate_maps) else None
@@ -221,6 +225,7 @@ class SynthesisEvaluator(Evaluator):
         stack = torch.as_tensor(image)[None].to(self.state.device)
         network.targets = tuple(options.contrasts.index(name) for name in made)  # type: ignore[assignment]
         network.num_steps, network.start_level = options.num_steps, options.start_level  # type: ignore[assignment]
+        network.mirrored = options.mirrored  # type: ignore[assignment]
         network.mode = "sample" if options.samples else "mean"  # type: ignore[assignment]
         first = mean = squares = torch.zeros(())
         with self.mode(network):

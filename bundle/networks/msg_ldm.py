@@ -16,6 +16,7 @@ from bundle.networks.latent_denoiser import LatentDenoiser
 from bundle.networks.sampler import add_noise, dpm_solver, timesteps
 
 MODES = ("mean", "sample")
+LEFT_RIGHT = 2  # axis of a batch of slices: the volumes lie in RAS
 
 
 class MSGLDM(nn.Module):
@@ -25,7 +26,9 @@ class MSGLDM(nn.Module):
     encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
     in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. The noise of a slice
     follows from `seed` and the slice's number alone. `noise_depth` is the number of slices within which the noise
-    becomes another: 1, the paper's form, is a noise of its own for each slice; 0 is one for all.
+    becomes another: 1, the paper's form, is a noise of its own for each slice; 0 is one for all. `mirrored` takes for
+    the reconstruction the mean of that of a slice and that of its mirror image, mirrored back: the two halves of a head
+    are alike, and what the network makes of one of them but not of the other is no anatomy more often than not.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -33,7 +36,7 @@ class MSGLDM(nn.Module):
         disentanglement: arguments of `Disentanglement` but for num_contrasts.
         diffusion: arguments of `LatentDenoiser` but for the channel counts that follow from the other two.
         num_train_timesteps: T; betas are scaled-linear from 0.0015 to 0.0195.
-        mode, num_steps, start_level, seed, noise_depth: see above; attributes, so that a caller may change them.
+        mode, num_steps, start_level, seed, noise_depth, mirrored: see above; attributes, which a caller may change.
     """
 
     latent_scale: Tensor
@@ -51,6 +54,7 @@ class MSGLDM(nn.Module):
         start_level: float = 0.1,
         seed: int = 0,
         noise_depth: int = 0,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
         m = len(contrasts)
@@ -66,7 +70,7 @@ class MSGLDM(nn.Module):
         schedule = DDPMScheduler(num_train_timesteps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
         self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
-        self.noise_depth = noise_depth
+        self.noise_depth, self.mirrored = noise_depth, mirrored
         self.targets: tuple[int, ...] | None = None
 
     @property
@@ -133,11 +137,20 @@ class MSGLDM(nn.Module):
         if self.targets is not None:
             chosen = torch.tensor([j in self.targets for j in range(m)], device=x.device)
             wanted = wanted * chosen
-        structure = self.disentanglement.encode_structure(image, presence, region)
-        made = self.disentanglement.reconstruct_unseen(structure, wanted).to(x.dtype)
+        structure, made = self.reconstruct(image, presence, wanted, region)
+        if self.mirrored:
+            other = None if region is None else region.flip(LEFT_RIGHT)
+            made = (made + self.reconstruct(image.flip(LEFT_RIGHT), presence, wanted, other)[1].flip(LEFT_RIGHT)) / 2
         if self.mode == "sample":
-            made = self.sample(image, presence, wanted, structure, made.clamp(0, 1), positions)
+            made = self.sample(image, presence, wanted, structure, made, positions)
         return torch.where(presence.bool()[:, :, None, None], image[:, :m], made.clamp(0, 1))
+
+    def reconstruct(
+        self, image: Tensor, presence: Tensor, wanted: Tensor, region: Tensor | None
+    ) -> tuple[Structure, Tensor]:
+        """The structure of an exam, as `read_exam` gives it, and D_rec(F_s, mean style), (B, M, H, W) in [0, 1]."""
+        structure = self.disentanglement.encode_structure(image, presence, region)
+        return structure, self.disentanglement.reconstruct_unseen(structure, wanted).to(image.dtype).clamp(0, 1)
 
     def sample(
         self,

@@ -23,6 +23,7 @@ from bundle.errors import InputError, input_error_in
 from bundle.metrics.conventions import CONVENTIONS
 from bundle.metrics.measures import MEASURES
 from tests.engines.average import AverageNetwork
+from tests.networks.baselines.models import small
 from tests.phantom import affine_of
 
 ROOT = Path(__file__).parents[2]
@@ -501,16 +502,14 @@ def test_properties(tmp_path, scored, monkeypatch):
 
 def test_command_from_another_folder(tmp_path):
     """The command with the U-Net's override file, run outside the bundle's root."""
-    from bundle.networks.unet_regression import UNetRegression
-
     write_blocks(tmp_path / "in" / "a b", ["t1", "t2"])
-    network = UNetRegression(["t1", "t1ce", "t2", "flair"], (8, 8, 8, 8, 8, 8))
+    network = small("unet")
     (tmp_path / "models").mkdir()
     torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
     files = [str(CONFIG), str(ROOT / "configs" / "baselines" / "unet_network.json")]
     process = subprocess.run(
         [*(sys.executable, "-m", "monai.bundle", "run", "evaluation", "--config_file", str(files)),
-         *("--bundle_root", str(tmp_path), "--unet_features", "[8,8,8,8,8,8]", "--protocol", "rest"),
+         *("--bundle_root", str(tmp_path), "--unet_features", "[4,4,8,8,8,4]", "--protocol", "rest"),
          *("--dataset_dir", str(tmp_path / "in"), "--output_dir", str(tmp_path / "out"))],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, encoding="utf-8", capture_output=True,
     )  # fmt: skip
@@ -518,5 +517,5 @@ def test_command_from_another_folder(tmp_path):
     assert "[1/1] a b: t1, t2 done" in process.stdout
     assert "no --reference_dir is given: the floor 'copy' is left out" in process.stdout + process.stderr
     report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert report["network"] == "UNetRegression" and len(report["results"]) == 4
+    assert report["network"] == "Generator" and len(report["results"]) == 4
     assert (tmp_path / "out" / "tables.md").read_text(encoding="utf-8").startswith("# Evaluation of 1 subject\n")

@@ -64,6 +64,7 @@ def test_number_of_samples(mode, count, samples):
         ({"start_level": 0}, "start_level 0 is not"),
         ({"smallest_slice": 0}, "smallest_slice is 0. Use --smallest_slice with a whole number of at least 1"),
         ({"noise_depth": -1}, "noise_depth is -1. Use --noise_depth with a whole number of at least 0"),
+        ({"mirrored": "maybe"}, "mirrored is 'maybe'. Use --mirrored true or --mirrored false"),
         ({"start_level": 1.5}, "start_level 1.5 is not"),
     ],
 )

@@ -191,6 +191,22 @@ def test_without_neighbours_the_weights_are_those_of_the_network_without_the_swi
             tiny(neighbours=wrong)
 
 
+@pytest.mark.parametrize("settings", [{}, {"shared": True}, {"region_mask": True}, {"neighbours": 1}], ids=str)
+def test_the_reconstruction_is_the_mean_of_both_sides(
+    settings: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(**settings)
+    x = torch.cat([exam((1, 0, 1, 0)), torch.rand(1, model.in_channels - 8, 32, 32)], 1)
+    plain, other = run(model, x, "mean"), run(model, x.flip(2), "mean").flip(2)
+    assert (other - plain).abs().max() > 1e-4
+    model.mirrored = True
+    mean = run(model, x, "mean")
+    torch.testing.assert_close(mean, (plain + other) / 2, atol=1e-5, rtol=0)
+    torch.testing.assert_close(run(model, x.flip(2), "mean").flip(2), mean, atol=1e-5, rtol=0)
+    monkeypatch.setattr(model, "sample", lambda image, presence, wanted, structure, made, positions: made)
+    assert torch.equal(run(model, x, "sample"), mean)  # what a sample starts from
+
+
 def test_a_region_mask_changes_the_result_and_its_absence_changes_nothing() -> None:
     model = tiny(region_mask=True)
     x, mask = exam((1, 0, 1, 1)), torch.rand(1, 3, 32, 32)

@@ -228,7 +228,7 @@ def test_the_command(
                 "--config_file",
                 *(str(ROOT / f"configs/{name}.json") for name in ("inference", "baselines/unet_network")),
             ],
-            f"{ROOT}/configs/baselines/unet_network.json: its network is of type UNetRegression. Give the config of",
+            f"{ROOT}/configs/baselines/unet_network.json: its network is of type Generator. Give the config of",
         ),
     ],
     ids=["weights", "config", "tensorrt", "network"],

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bundle.networks.msg_ldm import LEFT_RIGHT
+
 
 class Completion(nn.Module, ABC):
     """A network that completes an exam; what is made of the missing contrasts is left to `make`.
@@ -42,7 +44,9 @@ class Completion(nn.Module, ABC):
 
 
 class Generator(Completion):
-    """One pass of an image-to-image network (pix2pix, MM-GAN, ResViT).
+    """One pass of an image-to-image network (U-Net regression, pix2pix, MM-GAN, ResViT).
+
+    With `mirrored`, which a caller may set, what is made is the mean over slices and their mirror images.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -52,7 +56,11 @@ class Generator(Completion):
 
     def __init__(self, contrasts: Sequence[str], network: nn.Module, presence_maps: bool = True) -> None:
         super().__init__(contrasts)
-        self.network, self.presence_maps = network, presence_maps
+        self.network, self.presence_maps, self.mirrored = network, presence_maps, False
 
     def make(self, image: Tensor, presence: Tensor) -> Tensor:
-        return self.network(torch.cat([image, presence], dim=1) if self.presence_maps else image)
+        x = torch.cat([image, presence], dim=1) if self.presence_maps else image
+        if self.mirrored and not self.training:
+            made, other = (self.network(y).clamp(0, 1) for y in (x, x.flip(LEFT_RIGHT)))
+            return (made + other.flip(LEFT_RIGHT)) / 2
+        return self.network(x)

@@ -13,7 +13,7 @@ from bundle.networks.baselines.pixel_diffusion import PixelDiffusion
 from bundle.networks.baselines.resvit import ResViT
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
-NAMES = ("pix2pix", "mmgan", "resvit", "syndiff", "palette")
+NAMES = ("unet", "mmgan", "resvit", "syndiff", "palette")
 UNET = {"channels": (8, 16), "num_head_channels": 8, "norm_num_groups": 4}
 
 
@@ -21,7 +21,7 @@ def small(name: str, contrasts: Sequence[str] = CONTRASTS) -> Completion:
     """A baseline by its name, in evaluation mode; those with diffusion do not start from MONAI's 0 at the end."""
     m = len(contrasts)
     model: Completion
-    if name == "pix2pix":
+    if name == "unet":  # pix2pix has the same network, trained otherwise
         model = Generator(contrasts, BasicUNet(2, 2 * m, m, (4, 4, 8, 8, 8, 4)))
     elif name == "mmgan":
         model = Generator(contrasts, BasicUNet(2, m, m, (4, 4, 8, 8, 8, 4)), presence_maps=False)
