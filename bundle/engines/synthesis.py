@@ -225,8 +225,9 @@ class SynthesisEvaluator(Evaluator):
         stack = torch.as_tensor(image)[None].to(self.state.device)
         network.targets = tuple(options.contrasts.index(name) for name in made)  # type: ignore[assignment]
         network.num_steps, network.start_level = options.num_steps, options.start_level  # type: ignore[assignment]
-        network.mirrored = options.mirrored  # type: ignore[assignment]
         network.mode = "sample" if options.samples else "mean"  # type: ignore[assignment]
+        if hasattr(network, "mirrored"):
+            network.mirrored = options.mirrored  # type: ignore[assignment]
         first = mean = squares = torch.zeros(())
         with self.mode(network):
             for number in range(max(options.samples, 1)):
