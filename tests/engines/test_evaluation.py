@@ -503,7 +503,7 @@ def test_properties(tmp_path, scored, monkeypatch):
 def test_command_from_another_folder(tmp_path):
     """The command with the U-Net's override file, run outside the bundle's root."""
     write_blocks(tmp_path / "in" / "a b", ["t1", "t2"])
-    network = small("unet")
+    network = small("pix2pix")
     (tmp_path / "models").mkdir()
     torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
     files = [str(CONFIG), str(ROOT / "configs" / "baselines" / "unet_network.json")]

@@ -13,7 +13,7 @@ from bundle.networks.baselines.pixel_diffusion import PixelDiffusion
 from bundle.networks.baselines.resvit import ResViT
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
-NAMES = ("unet", "mmgan", "resvit", "syndiff", "palette")
+NAMES = ("pix2pix", "mmgan", "resvit", "syndiff", "palette")
 UNET = {"channels": (8, 16), "num_head_channels": 8, "norm_num_groups": 4}
 
 
@@ -21,7 +21,7 @@ def small(name: str, contrasts: Sequence[str] = CONTRASTS) -> Completion:
     """A baseline by its name, in evaluation mode; those with diffusion do not start from MONAI's 0 at the end."""
     m = len(contrasts)
     model: Completion
-    if name == "unet":  # pix2pix has the same network, trained otherwise
+    if name == "pix2pix":  # and the U-Net regression, trained otherwise
         model = Generator(contrasts, BasicUNet(2, 2 * m, m, (4, 4, 8, 8, 8, 4)))
     elif name == "mmgan":
         model = Generator(contrasts, BasicUNet(2, m, m, (4, 4, 8, 8, 8, 4)), presence_maps=False)
@@ -33,6 +33,7 @@ def small(name: str, contrasts: Sequence[str] = CONTRASTS) -> Completion:
         model = AdversarialDiffusion(contrasts, UNET)
         nn.init.normal_(model.generator.unet.out[-1].conv.weight, std=0.3)
     else:
+        assert name == "palette", name
         model = PixelDiffusion(contrasts, UNET, num_steps=3)
         nn.init.normal_(model.denoiser.unet.out[-1].conv.weight, std=0.3)
     return model.eval()

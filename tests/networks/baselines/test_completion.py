@@ -68,7 +68,7 @@ def test_attributes(name):
     assert network.num_steps == {"syndiff": 4, "palette": 3}.get(name, 1)
 
 
-@pytest.mark.parametrize("name", ["unet", "mmgan", "resvit"])
+@pytest.mark.parametrize("name", ["pix2pix", "mmgan", "resvit"])
 def test_in_training_nothing_is_clipped(name):
     network, x = small(name).train(), stack([[1, 0, 1, 0]])
     made = network(x) - 3
@@ -88,7 +88,7 @@ def test_mmgan_sees_zeros_and_no_maps():
     missing = dark.clone()
     missing[:, 5] = 0
     assert torch.equal(network(dark)[:, 2:], network(missing)[:, 2:])
-    network = small("unet")
+    network = small("pix2pix")
     assert not torch.equal(network(dark)[:, 2:], network(missing)[:, 2:])
 
 
@@ -105,7 +105,7 @@ def test_what_is_made_is_clipped_and_only_where_missing():
     assert torch.allclose(trained[:, 0], x[:, 0] + 1.5) and (trained[:, 1:] == -0.5).all()
 
 
-@pytest.mark.parametrize("name", ["unet", "mmgan", "resvit"])
+@pytest.mark.parametrize("name", ["pix2pix", "mmgan", "resvit"])
 @torch.no_grad()
 def test_a_mirrored_exam_gives_the_mirror_image(name):
     network, x = small(name), stack([[1, 0, 1, 0]])
