@@ -11,7 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from bundle.command_line import top_level
 from bundle.data.output import as_json, write_text
 from bundle.engines.evaluation import SEGMENTED
 from bundle.errors import InputError, report_plainly
@@ -108,14 +109,39 @@ def commands(row: Row, options: argparse.Namespace) -> dict[str, list[str]]:
     if row.variant:
         training += ["--training", str([*(f"$@{STAGES[name]}.run()" for name in options.stages), EXPORT])]
         evaluation += ["--mode", options.mode]
-    files = {"training": ("train.json", row.training), "evaluation": ("evaluate.json", row.evaluation)}
     words = {"training": training, "evaluation": evaluation}
     return {
-        step: ["--config_file", str([str(file) for file in (CONFIGS / base, *options.override_file, *overrides)])]
-        + words[step]
-        + options.further
-        for step, (base, overrides) in files.items()
+        step: ["--config_file", str([str(file) for file in files]), *words[step], *known_to(files, options.further)]
+        for step, files in configs(row, options).items()
     }
+
+
+def configs(row: Row, options: argparse.Namespace) -> dict[str, list[Path]]:
+    """The config files of a row's training and of its evaluation, in the order in which they are merged."""
+    return {
+        "training": [CONFIGS / "train.json", *options.override_file, *row.training],
+        "evaluation": [CONFIGS / "evaluate.json", *options.override_file, *row.evaluation],
+    }
+
+
+def ids(files: Iterable[Path]) -> set[str]:
+    """The ids at the top of config files."""
+    return {top_level(key) for file in files for key in read(file)}
+
+
+def known_to(files: Iterable[Path], further: Sequence[str]) -> list[str]:
+    """Those of the further options, each with its value, whose id the configs have."""
+    known, kept, wanted = ids(files), [], False
+    for word in further:
+        if word.startswith("--"):
+            wanted = id_of(word) in known
+        kept += [word] * wanted
+    return kept
+
+
+def id_of(option: str) -> str:
+    """The id at the top of the config that an option changes: "train" of "--train::dataset::cache_dir=C"."""
+    return top_level(option.removeprefix("--").partition("=")[0])
 
 
 def complete(row: Row, options: argparse.Namespace) -> None:
@@ -244,11 +270,9 @@ def chosen(options: argparse.Namespace) -> list[Row]:
                 f"there is no row '{name}' in {options.list}", f"Use --names with some of {', '.join(rows)}"
             )
     asked = [row for row in rows.values() if not options.names or row.name in options.names]
-    files = {CONFIGS / "train.json", CONFIGS / "evaluate.json", *options.override_file}
-    files |= {file for row in asked for file in (*row.training, *row.evaluation)}
-    known = {key.replace("#", "::").partition("::")[0] for file in files for key in read(file)} - set(OWN)
+    known = ids({file for row in asked for files in configs(row, options).values() for file in files}) - set(OWN)
     for word in options.further:
-        key = word.removeprefix("--").partition("=")[0].replace("#", "::").partition("::")[0]
+        key = id_of(word)
         if word.startswith("--") and key not in known:
             fault = f"option --{key} is " + ("set by the study" if key in OWN else "unknown to the configs")
             raise InputError(fault, "See --help, and the ids of configs/train.json and configs/evaluate.json")
@@ -264,7 +288,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog="Further options are overrides of the configs, given to training and evaluation alike: --batch_size 8",
+        epilog="Further options are overrides, given to those configs that know them: --num_workers 2",
     )
     parser.add_argument("--list", choices=list(LISTS), default="ablations")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="only these rows (default: all)")

@@ -111,14 +111,24 @@ def test_commands(words, tmp_path):
         "configs/tiny.json",
         "--batch_size",
         "8",
+        "--train::dataloader::num_workers=2",
+        "--num_workers",
+        "9",
     )
+    (tmp_path / "a.json").write_text('{"one": 1}')
+    (tmp_path / "b.json").write_text('{"other": 1}')
     options = study.parse(words(*further))
-    found = study.commands(study.Row("x", "X", (study.CONFIGS / "a.json",), (study.CONFIGS / "b.json",)), options)
+    found = study.commands(study.Row("x", "X", (tmp_path / "a.json",), (tmp_path / "b.json",)), options)
+    joined = {"--train::dataloader::num_workers=2"}
+    assert joined & set(found["training"]) and not joined & set(found["evaluation"])
+    found = {step: [word for word in words_ if word not in joined] for step, words_ in found.items()}
     given = {step: dict(zip(words_[::2], words_[1::2])) for step, words_ in found.items()}
     for step, base, override in (("training", "train", "a"), ("evaluation", "evaluate", "b")):
         assert [study.Path(file).stem for file in eval(given[step]["--config_file"])] == [base, "tiny", override]
-        assert given[step]["--batch_size"] == "8" and given[step]["--split_file"] == "split.json"
+        assert given[step]["--split_file"] == "split.json"
     training, evaluation = given["training"], given["evaluation"]
+    assert training["--num_workers"] == "9" and "--batch_size" not in training
+    assert evaluation["--batch_size"] == "8" and "--num_workers" not in evaluation
     assert training["--disentanglement_epochs"] == "7" and training["--initial_weights"] == "w.pt"
     assert training["--output_dir"] == str(tmp_path / "out" / "x")
     assert training["--train::dataset::cache_dir"] == str(tmp_path / "out" / "cache")
