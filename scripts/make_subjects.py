@@ -2,9 +2,11 @@
 
     python -m scripts.make_subjects --output_dir OUT --subjects 20
     python -m scripts.make_subjects --output_dir OUT --subjects 20 --like SUBJECTS --split_file SPLIT
+    python -m scripts.make_subjects --output_dir OUT --subjects 20 --intensities_of SUBJECTS --split_file SPLIT
 
 With --like they have the anatomy and the lesions of real exams, those of the split's training part, in another shape
-and imaged by another scanner. They are derived from these exams, whose licences and privacy are theirs too.
+and imaged by another scanner. With --intensities_of their tissues are as bright as in real exams, not as the signal
+equations say. Both may be given. They are derived from these exams, whose licences and privacy are theirs too.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -27,12 +29,14 @@ from bundle.data.anatomy import Template
 from bundle.data.checks import check_subjects
 from bundle.data.discovery import find_subjects
 from bundle.data.real_anatomy import read_anatomy
-from bundle.data.simulate import CONTRASTS, Lesion, simulate
+from bundle.data.real_signal import Signals, draw_signals, read_signals
+from bundle.data.simulate import CONTRASTS, TISSUES, Lesion, simulate
 from bundle.data.splits import apply_split, load_split
 from bundle.errors import InputError, input_error_in, report_plainly
 
 BRATS_2023 = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"}
 CANVAS = (240, 240, 155)  # the grid of BraTS
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,23 @@ DEMO = (
 
 
 def write_subjects(
-    output_dir: Path, count: int, seed: int, brains: Iterable[Template | None], missing_slices: float
+    output_dir: Path,
+    count: int,
+    seed: int,
+    brains: Iterable[Template | None],
+    missing_slices: float,
+    exams: Sequence[Signals] = (),
 ) -> None:
     """Write `count` subjects with all contrasts, GEN-0001 ..., in the names of BraTS 2023.
 
-    Those of a real exam's brain have its lesions, those of the template's (None) tumours and plaques in turn.
+    Those of a real exam's brain have its lesions, those of the template's (None) tumours and plaques in turn. Where
+    there are `exams`, tissues are as bright as in these.
     """
     numbers = tqdm(range(1, count + 1), desc="subjects", unit="subject")
     for number, brain in zip(numbers, brains):
         lesion: Lesion = "none" if brain is not None else "tumour" if number % 2 else "plaques"
-        subject = simulate(seed + number, lesion, brain, missing_slices)
+        signals = draw_signals(np.random.default_rng([seed, number]), exams) if exams else None
+        subject = simulate(seed + number, lesion, brain, missing_slices, signals)
         name = f"GEN-{number:04d}"
         folder = output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,26 +116,51 @@ def real_brains(dataset_dir: Path, split_file: Path | None) -> Iterator[Template
     Raises:
         InputError: none can be used.
     """
-    items: Sequence[Mapping[str, Any]] = check_subjects(find_subjects(dataset_dir, ("t1", "t1ce")))
-    if split_file is not None:
-        items = apply_split(items, load_split(split_file), "training")
-    waiting = deque(items)
+    waiting = deque(exams_of(dataset_dir, split_file, ("t1", "t1ce")))
     while waiting:
         item = waiting.popleft()
-        fault = item.get("fault")
-        if fault is None:
-            try:
-                brain = read_anatomy(item)
-            except Exception as error:
-                fault = input_error_in(error)  # which MONAI wraps
-                if fault is None:
-                    raise
-        if fault is None:
+        brain = read_or_tell(item, read_anatomy)
+        if brain is not None:
             waiting.append(item)
             yield brain
-        else:
-            tqdm.write(f"{item['subject']} is left out: {fault}", file=sys.stderr)
     raise InputError("no exam has an anatomy that can be used", "Give skull-stripped exams with a T1", dataset_dir)
+
+
+def real_signals(dataset_dir: Path, split_file: Path | None) -> list[Signals]:
+    """What the exams of a folder show of the tissues; of the training part where there is a split.
+
+    Raises:
+        InputError: no exam can be used, or a tissue is in none of them.
+    """
+    items = tqdm(exams_of(dataset_dir, split_file, CONTRASTS), desc="intensities", unit="exam")
+    found = [signals for item in items if (signals := read_or_tell(item, read_signals)) is not None]
+    unseen = [t for i, t in enumerate(TISSUES) if all(np.isnan(signals["t1"][i]) for signals in found)]
+    if unseen:
+        fault = f"{', '.join(unseen)}: in no exam that can be used"
+        raise InputError(
+            fault, "Give skull-stripped exams of all contrasts, with labels, of glioma and MS", dataset_dir
+        )
+    return found
+
+
+def exams_of(dataset_dir: Path, split_file: Path | None, contrasts: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """The exams of a folder, or those of the training part of a split."""
+    items: Sequence[Mapping[str, Any]] = check_subjects(find_subjects(dataset_dir, contrasts))
+    return items if split_file is None else apply_split(items, load_split(split_file), "training")
+
+
+def read_or_tell(item: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T | None:
+    """What is read of an exam; None, after a line that tells why, where it cannot be used."""
+    fault = item.get("fault")
+    if fault is None:
+        try:
+            return read(item)
+        except Exception as error:
+            fault = input_error_in(error)  # which MONAI wraps
+            if fault is None:
+                raise
+    tqdm.write(f"{item['subject']} is left out: {fault}", file=sys.stderr)
+    return None
 
 
 def write_demo(output_dir: Path, seed: int) -> None:
@@ -183,7 +219,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--demo", action="store_true", help="write the three demo subjects, some contrasts withheld, instead"
     )
     parser.add_argument("--like", type=Path, help="folder of real exams, skull-stripped, whose anatomy is used")
-    parser.add_argument("--split_file", type=Path, help="use the training subjects of --like alone")
+    parser.add_argument("--intensities_of", type=Path, help="folder of real exams whose tissues say how bright each is")
+    parser.add_argument("--split_file", type=Path, help="use the training subjects of these folders alone")
     parser.add_argument(
         "--missing_slices",
         type=float,
@@ -198,7 +235,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_demo(options.output_dir, options.seed)
     else:
         brains = real_brains(options.like, options.split_file) if options.like else repeat(None)
-        write_subjects(options.output_dir, options.subjects, options.seed, brains, options.missing_slices)
+        exams = real_signals(options.intensities_of, options.split_file) if options.intensities_of else ()
+        write_subjects(options.output_dir, options.subjects, options.seed, brains, options.missing_slices, exams)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,14 @@ def read_anatomy(item: Mapping[str, Any]) -> Template:
     """
     if "t1" not in item:
         raise InputError("has no T1, from which the tissues are told", "Leave it out")
-    exam = _prepared(item)
+    return anatomy_of(prepare(item, [name for name in ("t1", "t1ce") if name in item]))
+
+
+def anatomy_of(exam: Mapping[str, np.ndarray]) -> Template:
+    """See `read_anatomy`; the exam as `prepare` gives it."""
     brain, t1 = exam["brain"] > 0, exam["t1"]
     regions = {name: mask > 0 for name, mask in zip(("wt", "tc", "et"), exam["regions"], strict=True)}
-    t1 = np.where(brain, t1 / _bias(t1, brain), 0)
+    t1 = np.where(brain, t1 / bias_field(t1, brain), 0)
     csf, gm, wm = _classes(t1, brain, brain & ~regions["wt"])
     for part, share in ((csf, 0), (gm, 0), (wm, 1)):
         part[regions["wt"]] = share
@@ -59,9 +63,12 @@ def read_anatomy(item: Mapping[str, Any]) -> Template:
     return Template(maps=maps, affine=_centred(), lesions=lesions, averaged=False)
 
 
-def _prepared(item: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Scans, brain and lesions on the working grid, arrays (X, Y, Z); regions (3, X, Y, Z) and which are known."""
-    scans = [name for name in ("t1", "t1ce") if name in item]
+def prepare(item: Mapping[str, Any], scans: Sequence[str]) -> dict[str, np.ndarray]:
+    """Scans, brain and lesions on the working grid, arrays (X, Y, Z); regions (3, X, Y, Z) and which are known.
+
+    Raises:
+        InputError: the scans still have their skull.
+    """
     volumes = [*scans, "brain", "regions"]
     prepare = Compose(
         [
@@ -80,9 +87,9 @@ def _prepared(item: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {**found, "regions": exam["regions"].numpy(), "valid": exam["valid"].numpy()}
 
 
-def _bias(t1: np.ndarray, brain: np.ndarray) -> np.ndarray:
+def bias_field(scan: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """The bias field of a scan (X, Y, Z) by N4, fitted to every fourth voxel."""
-    image, mask = sitk.GetImageFromArray(t1), sitk.GetImageFromArray(brain.astype(np.uint8))
+    image, mask = sitk.GetImageFromArray(scan), sitk.GetImageFromArray(brain.astype(np.uint8))
     correct = sitk.N4BiasFieldCorrectionImageFilter()
     correct.SetMaximumNumberOfIterations([30, 20, 10])
     correct.Execute(sitk.Shrink(image, [4] * 3), sitk.Shrink(mask, [4] * 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,10 @@ from bundle.data.anatomy import SHAPE, Anatomy, Template, individual, load_templ
 from bundle.data.lesions import draw_mass, label_of, plaques, tumour
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
+TISSUES = tuple(mr_signal.TISSUES)
 Lesion = Literal["plaques", "tumour", "none"]
+# contrast -> signal of each of the TISSUES, and by how much it changes where the texture is 1
+Shown = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Subject:
 
 
 def simulate(
-    seed: int, lesion: Lesion = "plaques", template: Template | None = None, missing_slices: float = 0.0
+    seed: int,
+    lesion: Lesion = "plaques",
+    template: Template | None = None,
+    missing_slices: float = 0.0,
+    signals: Mapping[str, np.ndarray] | None = None,
 ) -> Subject:
     """Generate one subject; the same seed gives the same bytes.
 
@@ -43,6 +50,8 @@ def simulate(
             template's own.
         template: the brain that is made another person's; None: that of nilearn, which is healthy.
         missing_slices: probability, for each contrast, that it lacks some axial slices, which are 0 then.
+        signals: what each contrast shows of each tissue (`real_signal.draw_signals`); None: what the signal equations
+            and relaxation times say.
     """
     template = template or load_template()
     stream = [seed, ("plaques", "tumour", "none").index(lesion)]
@@ -54,7 +63,7 @@ def simulate(
         parts = tumour(rng, anatomy, push.centre, radius)
     elif lesion == "plaques":
         parts = plaques(rng, anatomy, count=int(rng.integers(8, 45)))
-    images = _scan(rng, _mix(anatomy, parts), anatomy)
+    images = _scan(rng, _mix(anatomy, parts), anatomy, signals)
     # drawn apart: what slices there are is the same with and without
     lacking = np.random.default_rng([*stream, 1])
     for image in images.values():
@@ -82,29 +91,49 @@ def _mix(anatomy: Anatomy, parts: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([known.get(name, parts.get(name, empty)) for name in mr_signal.TISSUES])
 
 
-def _scan(rng: np.random.Generator, fractions: np.ndarray, anatomy: Anatomy) -> dict[str, np.ndarray]:
-    """Image the tissue: signals mixed by volume, texture, blood flow, coil, resolution, noise."""
+def _scan(
+    rng: np.random.Generator,
+    fractions: np.ndarray,
+    anatomy: Anatomy,
+    signals: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Image the tissue: signals mixed by volume, texture, coil, resolution, noise."""
+    shown = _simulated(rng) if signals is None else _painted(signals)
+    texture = np.clip(anatomy.texture, -0.08, 0.08)
+    fine = 0.012 * smooth_noise(rng, 1.1)[0]
+    uneven = -0.2 * np.clip(1 + smooth_noise(rng, 2.5)[0], 0, 2.5) * fractions[TISSUES.index("enhancing")]
+    images = {}
+    for name in CONTRASTS:
+        signal, slope = shown(name)
+        image = np.tensordot(signal.astype(np.float32), fractions, axes=1)
+        image += np.tensordot(slope.astype(np.float32), fractions, axes=1) * texture
+        image *= 1 + fine + uneven * (name == "t1ce")
+        images[name] = _acquire(rng, image, anatomy.brain, reference=float(signal[0]))
+    return images
+
+
+def _simulated(rng: np.random.Generator) -> Shown:
+    """What a scanner shows of tissues with drawn relaxation times, by the signal equations."""
     draw = {
         key: np.array([rng.uniform(*getattr(t, key)) for t in mr_signal.TISSUES.values()])
         for key in ("t1", "t2", "pd", "gd")
     }
     sequences = _protocol(rng, draw)
-    tissues = list(mr_signal.TISSUES)
-    texture = np.clip(anatomy.texture, -0.08, 0.08)
-    fine = 0.012 * smooth_noise(rng, 1.1)[0]
-    uneven = -0.2 * np.clip(1 + smooth_noise(rng, 2.5)[0], 0, 2.5) * fractions[tissues.index("enhancing")]
-    images = {}
-    for name in CONTRASTS:
+
+    def shown(name: str) -> tuple[np.ndarray, np.ndarray]:
         signal = sequences[name](1.0)
         # where the template is brighter than its tissue, T1 and T2 are shorter and there is less water
-        slope = (sequences[name](0.99) - signal) / 0.01
+        slope = 1.2 * (sequences[name](0.99) - signal) / 0.01
         if name in ("t2", "flair"):  # flowing blood leaves the slice between excitation and echo
-            signal[tissues.index("blood")] *= rng.uniform(0.15, 0.5)
-        image = np.tensordot(signal.astype(np.float32), fractions, axes=1)
-        image += np.tensordot(slope.astype(np.float32), fractions, axes=1) * (1.2 * texture)
-        image *= 1 + fine + uneven * (name == "t1ce")
-        images[name] = _acquire(rng, image, anatomy.brain, reference=float(signal[0]))
-    return images
+            signal[TISSUES.index("blood")] *= rng.uniform(0.15, 0.5)
+        return signal, slope
+
+    return shown
+
+
+def _painted(signals: Mapping[str, np.ndarray]) -> Shown:
+    """What real scans show of the tissues, all of them with the same share of the texture."""
+    return lambda name: (signals[name][:-1], np.full(len(TISSUES), signals[name][-1]))
 
 
 def _protocol(rng: np.random.Generator, draw: dict[str, np.ndarray]) -> dict[str, Callable[[float], np.ndarray]]:

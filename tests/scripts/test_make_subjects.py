@@ -15,11 +15,18 @@ from scripts import make_subjects
 
 
 @pytest.fixture
-def seeds(monkeypatch):
+def painted():
+    """The intensities with which the stand-in was asked to paint."""
+    return []
+
+
+@pytest.fixture
+def seeds(monkeypatch, painted):
     """Replace the simulation by blocks on the working grid; the seeds asked for are listed."""
     asked = []
 
-    def block(seed, lesion, like=None, missing_slices=0.0):
+    def block(seed, lesion, like=None, missing_slices=0.0, signals=None):
+        painted.append(signals)
         asked.append((seed, lesion) if like is None else (seed, lesion, like))
         ramp = np.linspace(1, 2, 155, dtype=np.float32) * np.linspace(1, 2, 208, dtype=np.float32)[:, None]
         brain = np.zeros((176, 208, 155), np.float32)
@@ -75,6 +82,44 @@ def test_subjects_like_those_of_the_training_part(tmp_path, seeds, monkeypatch, 
     assert [like for *_, like in seeds[2:]] == ["one", "three"]
 
 
+def test_tissues_as_bright_as_in_the_exams_of_the_training_part(tmp_path, seeds, painted, monkeypatch, capsys):
+    exams = tmp_path / "exams"
+    for name in ("one", "two", "three"):
+        (exams / name).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), exams / name / f"{name}_t1.nii.gz")
+    levels = {"one": 1.0, "three": 3.0}
+
+    def read(item):
+        if item["subject"] == "two":
+            raise InputError("has no t2", "Leave it out")
+        return {name: np.full(9, levels[item["subject"]]) for name in CONTRASTS}
+
+    monkeypatch.setattr(make_subjects, "read_signals", read)
+    monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"training": ["one", "two"], "validation": [], "test": ["three"]}))
+    command = ["--output_dir", str(tmp_path / "out"), "--subjects", "2", "--intensities_of", str(exams)]
+    make_subjects.main([*command, "--split_file", str(split)])
+    assert seeds == [(1, "tumour"), (2, "plaques")]  # the template's brain
+    assert all(signals["t2"][-1] == 1 for signals in painted)  # nothing of the test part
+    assert painted[0]["t1"][0] != painted[1]["t1"][0]
+    assert "two is left out: has no t2" in capsys.readouterr().err
+    painted.clear()
+    make_subjects.main(command)
+    assert any(1 < signals["t2"][-1] < 3 for signals in painted)
+
+
+def test_a_tissue_that_no_exam_shows_is_told(tmp_path, seeds, monkeypatch):
+    (tmp_path / "one").mkdir()
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), tmp_path / "one" / "one_t1.nii.gz")
+    signal = np.array([1.0] * 4 + [np.nan] * 3 + [1.0] * 2)
+    monkeypatch.setattr(make_subjects, "read_signals", lambda item: dict.fromkeys(CONTRASTS, signal))
+    monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
+    with pytest.raises(InputError, match="oedema, enhancing, necrosis: in no exam that can be used"):
+        make_subjects.main(["--output_dir", str(tmp_path / "out"), "--intensities_of", str(tmp_path)])
+    assert not seeds
+
+
 def test_exams_of_which_none_can_be_used(tmp_path, seeds, capsys):
     (tmp_path / "one").mkdir()
     file = tmp_path / "one" / "one_t1.nii.gz"
@@ -95,7 +140,7 @@ def test_no_exam_to_be_like_is_one_clear_line(tmp_path, seeds):
 
 def test_missing_slices(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(make_subjects, "write_subjects", lambda *arguments: asked.append(arguments[-1]))
+    monkeypatch.setattr(make_subjects, "write_subjects", lambda *arguments: asked.append(arguments[-2]))
     for chance in ([], ["--missing_slices", "0.25"]):
         make_subjects.main(["--output_dir", str(tmp_path), *chance])
     assert asked == [0.0, 0.25]
