@@ -5,8 +5,9 @@
     python -m scripts.make_subjects --output_dir OUT --subjects 20 --intensities_of SUBJECTS --split_file SPLIT
 
 With --like they have the anatomy and the lesions of real exams, those of the split's training part, in another shape
-and imaged by another scanner. With --intensities_of their tissues are as bright as in real exams, not as the signal
-equations say. Both may be given. They are derived from these exams, whose licences and privacy are theirs too.
+and imaged by another scanner. With --intensities_of those tissues that real exams show are as bright as there, not
+as the signal equations say. Both may be given. They are derived from these exams, whose licences and privacy are
+theirs too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bundle.data.checks import check_subjects
 from bundle.data.discovery import find_subjects
 from bundle.data.real_anatomy import read_anatomy
 from bundle.data.real_signal import Signals, draw_signals, read_signals
-from bundle.data.simulate import CONTRASTS, TISSUES, Lesion, simulate
+from bundle.data.simulate import CONTRASTS, Lesion, simulate
 from bundle.data.splits import apply_split, load_split
 from bundle.errors import InputError, input_error_in, report_plainly
 
@@ -130,16 +131,13 @@ def real_signals(dataset_dir: Path, split_file: Path | None) -> list[Signals]:
     """What the exams of a folder show of the tissues; of the training part where there is a split.
 
     Raises:
-        InputError: no exam can be used, or a tissue is in none of them.
+        InputError: none can be used.
     """
     items = tqdm(exams_of(dataset_dir, split_file, CONTRASTS), desc="intensities", unit="exam")
     found = [signals for item in items if (signals := read_or_tell(item, read_signals)) is not None]
-    unseen = [t for i, t in enumerate(TISSUES) if all(np.isnan(signals["t1"][i]) for signals in found)]
-    if unseen:
-        fault = f"{', '.join(unseen)}: in no exam that can be used"
-        raise InputError(
-            fault, "Give skull-stripped exams of all contrasts, with labels, of glioma and MS", dataset_dir
-        )
+    if not found:
+        remedy = "Give skull-stripped exams of all contrasts"
+        raise InputError("no exam shows how bright tissues are", remedy, dataset_dir)
     return found
 
 

@@ -70,7 +70,7 @@ def prepare(item: Mapping[str, Any], scans: Sequence[str]) -> dict[str, np.ndarr
         InputError: the scans still have their skull.
     """
     volumes = [*scans, "brain", "regions"]
-    prepare = Compose(
+    transforms = Compose(
         [
             LoadScansd([*scans, "label", "mask"]),
             ToNetworkGridd(scans),
@@ -80,7 +80,7 @@ def prepare(item: Mapping[str, Any], scans: Sequence[str]) -> dict[str, np.ndarr
             ResizeWithPadOrCropd(volumes, SHAPE),
         ]
     )
-    exam = prepare(dict(item))
+    exam = transforms(dict(item))
     if any("still have their skull" in line for line in exam["warnings"]):
         raise InputError("the scans still have their skull", "Strip the skull first, or leave it out")
     found = {name: exam[name][0].numpy().astype(np.float32) for name in [*scans, "brain"]}

@@ -72,17 +72,18 @@ def draw_signals(rng: np.random.Generator, exams: Sequence[Signals]) -> Signals:
 
     Args:
         rng: what is drawn: the two, how near to which, and some per cent for each tissue and contrast.
-        exams: of `read_signals`; together they must show every tissue.
+        exams: of `read_signals`, at least one.
 
     Returns:
-        As `read_signals`, without nan.
+        As `read_signals`; nan for what no exam shows.
     """
     one, other = rng.integers(len(exams), size=2)
     share = rng.random()
     drawn = {}
     for name in CONTRASTS:
         known = np.stack([exam[name] for exam in exams])
-        full = np.where(np.isnan(known), np.nanmean(known, axis=0), known)
+        usual = np.ma.masked_invalid(known).mean(axis=0).filled(np.nan)
+        full = np.where(np.isnan(known), usual, known)
         drawn[name] = share * full[one] + (1 - share) * full[other]
         drawn[name][:-1] *= np.exp(rng.normal(0, JITTER, len(TISSUES)))
     return drawn

@@ -50,8 +50,8 @@ def simulate(
             template's own.
         template: the brain that is made another person's; None: that of nilearn, which is healthy.
         missing_slices: probability, for each contrast, that it lacks some axial slices, which are 0 then.
-        signals: what each contrast shows of each tissue (`real_signal.draw_signals`); None: what the signal equations
-            and relaxation times say.
+        signals: what each contrast shows of each tissue (`real_signal.draw_signals`); None, and where it is nan: what
+            the signal equations and relaxation times say.
     """
     template = template or load_template()
     stream = [seed, ("plaques", "tumour", "none").index(lesion)]
@@ -98,7 +98,7 @@ def _scan(
     signals: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Image the tissue: signals mixed by volume, texture, coil, resolution, noise."""
-    shown = _simulated(rng) if signals is None else _painted(signals)
+    shown = _simulated(rng) if signals is None else _painted(signals, _simulated(rng))
     texture = np.clip(anatomy.texture, -0.08, 0.08)
     fine = 0.012 * smooth_noise(rng, 1.1)[0]
     uneven = -0.2 * np.clip(1 + smooth_noise(rng, 2.5)[0], 0, 2.5) * fractions[TISSUES.index("enhancing")]
@@ -131,9 +131,15 @@ def _simulated(rng: np.random.Generator) -> Shown:
     return shown
 
 
-def _painted(signals: Mapping[str, np.ndarray]) -> Shown:
+def _painted(signals: Mapping[str, np.ndarray], simulated: Shown) -> Shown:
     """What real scans show of the tissues, all of them with the same share of the texture."""
-    return lambda name: (signals[name][:-1], np.full(len(TISSUES), signals[name][-1]))
+
+    def shown(name: str) -> tuple[np.ndarray, np.ndarray]:
+        *levels, texture = signals[name]
+        usual, _ = simulated(name)
+        return np.where(np.isnan(levels), usual / usual[0], levels), np.full(len(TISSUES), texture)
+
+    return shown
 
 
 def _protocol(rng: np.random.Generator, draw: dict[str, np.ndarray]) -> dict[str, Callable[[float], np.ndarray]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bundle.data import real_signal
+from bundle.data import simulate as simulate_module
 from bundle.data.anatomy import Template
 from bundle.data.real_signal import CONTRASTS, JITTER, draw_signals, read_signals
 from bundle.data.simulate import TISSUES, simulate
@@ -90,6 +91,17 @@ def test_a_draw_lies_between_two_exams_and_fills_what_one_lacks():
     assert residue.std() == pytest.approx(JITTER, rel=0.25) and abs(residue.mean()) < 0.01
     assert np.median(draws[:, 4]) == pytest.approx(0.9, rel=0.02)
     assert np.median(draws[:, 7]) == pytest.approx(0.7, rel=0.02)
+
+
+def test_what_no_exam_shows_is_left_to_the_signal_equations():
+    exam = {name: np.array([1.0, 0.8, 0.3, 0.5, NAN, NAN, NAN, 0.7, 1.0]) for name in CONTRASTS}
+    drawn = draw_signals(np.random.default_rng(0), [exam])["flair"]
+    assert np.isnan(drawn).tolist() == [False] * 4 + [True] * 3 + [False] * 2
+    usual = np.arange(2.0, 10.0)
+    signal, slope = simulate_module._painted({"flair": drawn}, lambda name: (usual, 0 * usual))("flair")
+    np.testing.assert_allclose(signal[4:7], usual[4:7] / usual[0])
+    np.testing.assert_array_equal(signal[:4], drawn[:4])
+    np.testing.assert_array_equal(slope, np.full(8, drawn[-1]))
 
 
 def test_contrasts_of_a_draw_come_from_the_same_two_exams():

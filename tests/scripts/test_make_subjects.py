@@ -109,14 +109,13 @@ def test_tissues_as_bright_as_in_the_exams_of_the_training_part(tmp_path, seeds,
     assert any(1 < signals["t2"][-1] < 3 for signals in painted)
 
 
-def test_a_tissue_that_no_exam_shows_is_told(tmp_path, seeds, monkeypatch):
+def test_exams_of_which_none_shows_all_contrasts(tmp_path, seeds, capsys, monkeypatch):
     (tmp_path / "one").mkdir()
     nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), tmp_path / "one" / "one_t1.nii.gz")
-    signal = np.array([1.0] * 4 + [np.nan] * 3 + [1.0] * 2)
-    monkeypatch.setattr(make_subjects, "read_signals", lambda item: dict.fromkeys(CONTRASTS, signal))
     monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
-    with pytest.raises(InputError, match="oedema, enhancing, necrosis: in no exam that can be used"):
+    with pytest.raises(InputError, match="no exam shows how bright tissues are"):
         make_subjects.main(["--output_dir", str(tmp_path / "out"), "--intensities_of", str(tmp_path)])
+    assert "one is left out: has no t1ce, t2, flair" in capsys.readouterr().err
     assert not seeds
 
 
