@@ -42,6 +42,18 @@ def seeds(monkeypatch, painted):
     return asked
 
 
+@pytest.fixture
+def exams(tmp_path, monkeypatch):
+    """A folder of three exams that nobody checks, and a split that trains on two of them."""
+    folder, split = tmp_path / "exams", tmp_path / "split.json"
+    for name in ("one", "two", "three"):
+        (folder / name).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), folder / name / f"{name}_t1.nii.gz")
+    split.write_text(json.dumps({"training": ["one", "two"], "validation": [], "test": ["three"]}))
+    monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
+    return folder, split
+
+
 def world_centre(image):
     values = np.asarray(image.dataobj)
     voxel = [(i * values).sum() / values.sum() for i in np.indices(values.shape, sparse=True)]
@@ -59,34 +71,22 @@ def test_training_folder_is_found_as_complete_subjects(tmp_path, seeds):
         assert "fault" not in item
 
 
-def test_subjects_like_those_of_the_training_part(tmp_path, seeds, monkeypatch, capsys):
-    exams = tmp_path / "exams"
-    for name in ("one", "two", "three"):
-        (exams / name).mkdir(parents=True)
-        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), exams / name / f"{name}_t1.nii.gz")
-
+def test_subjects_like_those_of_the_training_part(tmp_path, seeds, exams, monkeypatch, capsys):
     def read(item):
         if item["subject"] == "two":
             raise InputError("the scans still have their skull", "Leave it out")
         return item["subject"]
 
     monkeypatch.setattr(make_subjects, "read_anatomy", read)
-    monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"training": ["one", "two"], "validation": [], "test": ["three"]}))
-    command = ["--output_dir", str(tmp_path / "out"), "--subjects", "2", "--like", str(exams)]
-    make_subjects.main([*command, "--split_file", str(split)])
+    command = ["--output_dir", str(tmp_path / "out"), "--subjects", "2", "--like", str(exams[0])]
+    make_subjects.main([*command, "--split_file", str(exams[1])])
     assert seeds == [(1, "none", "one"), (2, "none", "one")]  # its own lesions; nothing of the test part
     assert "two is left out: the scans still have their skull" in capsys.readouterr().err
     make_subjects.main(command)
     assert [like for *_, like in seeds[2:]] == ["one", "three"]
 
 
-def test_tissues_as_bright_as_in_the_exams_of_the_training_part(tmp_path, seeds, painted, monkeypatch, capsys):
-    exams = tmp_path / "exams"
-    for name in ("one", "two", "three"):
-        (exams / name).mkdir(parents=True)
-        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), exams / name / f"{name}_t1.nii.gz")
+def test_tissues_as_bright_as_in_the_exams_of_the_training_part(tmp_path, seeds, painted, exams, monkeypatch, capsys):
     levels = {"one": 1.0, "three": 3.0}
 
     def read(item):
@@ -95,11 +95,8 @@ def test_tissues_as_bright_as_in_the_exams_of_the_training_part(tmp_path, seeds,
         return {name: np.full(9, levels[item["subject"]]) for name in CONTRASTS}
 
     monkeypatch.setattr(make_subjects, "read_signals", read)
-    monkeypatch.setattr(make_subjects, "check_subjects", lambda items: items)
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"training": ["one", "two"], "validation": [], "test": ["three"]}))
-    command = ["--output_dir", str(tmp_path / "out"), "--subjects", "2", "--intensities_of", str(exams)]
-    make_subjects.main([*command, "--split_file", str(split)])
+    command = ["--output_dir", str(tmp_path / "out"), "--subjects", "2", "--intensities_of", str(exams[0])]
+    make_subjects.main([*command, "--split_file", str(exams[1])])
     assert seeds == [(1, "tumour"), (2, "plaques")]  # the template's brain
     assert all(signals["t2"][-1] == 1 for signals in painted)  # nothing of the test part
     assert painted[0]["t1"][0] != painted[1]["t1"][0]
