@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -67,3 +67,12 @@ def write_subject(
     for number, path in enumerate(paths.values()):
         nib.save(scan(shape, affine, gain=1 + number / 2), path)
     return paths
+
+
+def write_exam(folder: Path, volumes: Mapping[str, np.ndarray], affine: np.ndarray) -> dict[str, str]:
+    """Write volumes in RAS, their first axis turned as a scanner may, as an exam; its item of `find_subjects`."""
+    item = {"subject": "one", "label_convention": "brats"}
+    for name, values in volumes.items():
+        item[name] = str(folder / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(values, affine).as_reoriented([[0, -1], [1, 1], [2, 1]]), item[name])
+    return item

@@ -37,14 +37,15 @@ def read_anatomy(item: Mapping[str, Any]) -> Template:
     """
     if "t1" not in item:
         raise InputError("has no T1, from which the tissues are told", "Leave it out")
-    return anatomy_of(prepare(item, [name for name in ("t1", "t1ce") if name in item]))
+    exam = prepare(item, [name for name in ("t1", "t1ce") if name in item])
+    return anatomy_of(exam, freed_of_bias(exam, "t1"))
 
 
-def anatomy_of(exam: Mapping[str, np.ndarray]) -> Template:
-    """See `read_anatomy`; the exam as `prepare` gives it."""
-    brain, t1 = exam["brain"] > 0, exam["t1"]
+def anatomy_of(exam: Mapping[str, np.ndarray], t1: np.ndarray) -> Template:
+    """See `read_anatomy`; the exam as `prepare` gives it, and its T1 (X, Y, Z) without its bias field."""
+    brain = exam["brain"] > 0
     regions = {name: mask > 0 for name, mask in zip(("wt", "tc", "et"), exam["regions"], strict=True)}
-    t1 = np.where(brain, t1 / bias_field(t1, brain), 0)
+    t1 = np.where(brain, t1, 0)
     csf, gm, wm = _classes(t1, brain, brain & ~regions["wt"])
     for part, share in ((csf, 0), (gm, 0), (wm, 1)):
         part[regions["wt"]] = share
@@ -87,13 +88,14 @@ def prepare(item: Mapping[str, Any], scans: Sequence[str]) -> dict[str, np.ndarr
     return {**found, "regions": exam["regions"].numpy(), "valid": exam["valid"].numpy()}
 
 
-def bias_field(scan: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """The bias field of a scan (X, Y, Z) by N4, fitted to every fourth voxel."""
-    image, mask = sitk.GetImageFromArray(scan), sitk.GetImageFromArray(brain.astype(np.uint8))
+def freed_of_bias(exam: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A scan (X, Y, Z) of an exam of `prepare`, divided by its bias field (N4, fitted to every fourth voxel)."""
+    brain = (exam["brain"] > 0).astype(np.uint8)
+    image, mask = sitk.GetImageFromArray(exam[name]), sitk.GetImageFromArray(brain)
     correct = sitk.N4BiasFieldCorrectionImageFilter()
     correct.SetMaximumNumberOfIterations([30, 20, 10])
     correct.Execute(sitk.Shrink(image, [4] * 3), sitk.Shrink(mask, [4] * 3))
-    return np.exp(sitk.GetArrayFromImage(correct.GetLogBiasFieldAsImage(image)))
+    return exam[name] / np.exp(sitk.GetArrayFromImage(correct.GetLogBiasFieldAsImage(image)))
 
 
 def _classes(t1: np.ndarray, brain: np.ndarray, healthy: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from bundle.data.anatomy import SHAPE, Template
-from bundle.data.real_anatomy import anatomy_of, bias_field, prepare
+from bundle.data.real_anatomy import anatomy_of, freed_of_bias, prepare
 from bundle.data.simulate import CONTRASTS, TISSUES
 from bundle.errors import InputError
 
@@ -37,15 +37,15 @@ def read_signals(item: Mapping[str, Any]) -> Signals:
     if missing:
         raise InputError(f"has no {', '.join(missing)}", "Leave it out: the tissues are compared between contrasts")
     exam = prepare(item, CONTRASTS)
-    brain = anatomy_of(exam)
+    even = {name: freed_of_bias(exam, name) for name in CONTRASTS}
+    brain = anatomy_of(exam, even["t1"])
     pure = [part > PURE for part in _fractions(brain)]
     if min(part.sum() for part in pure[:2]) < LEAST:
         raise InputError("white and grey matter cannot be told apart in T1", "Leave it out", item["t1"])
     found = {}
-    for name in CONTRASTS:
-        even = exam[name] / bias_field(exam[name], exam["brain"] > 0)
-        levels = np.array([np.median(even[part]) if part.sum() >= LEAST else np.nan for part in pure])
-        found[name] = np.append(levels, _slope(even, brain.maps[-1], pure[:2], levels)) / levels[0]
+    for name, scan in even.items():
+        levels = np.array([np.median(scan[part]) if part.sum() >= LEAST else np.nan for part in pure])
+        found[name] = np.append(levels, _slope(scan, brain.maps[-1], pure[:2], levels)) / levels[0]
     return found
 
 

@@ -88,7 +88,7 @@ def _mix(anatomy: Anatomy, parts: dict[str, np.ndarray]) -> np.ndarray:
     ill = sum(parts.values(), empty)
     healthy = np.clip(1 - ill / np.maximum(anatomy.cover, 1e-3), 0, 1)
     known = {name: getattr(anatomy, name) * healthy for name in ("wm", "gm", "csf", "blood")}
-    return np.stack([known.get(name, parts.get(name, empty)) for name in mr_signal.TISSUES])
+    return np.stack([known.get(name, parts.get(name, empty)) for name in TISSUES])
 
 
 def _scan(

@@ -10,20 +10,17 @@ from bundle.data.anatomy import SHAPE, individual
 from bundle.data.real_anatomy import read_anatomy
 from bundle.data.simulate import simulate
 from bundle.errors import InputError
+from tests.phantom import write_exam
 
 pytest.importorskip("nilearn", reason="the template comes with nilearn (extra 'demo')")
 
 
 @pytest.fixture(scope="module")
 def exam(tmp_path_factory):
-    """A generated tumour written as an exam, and what it is made of; its T1 turned and shifted, as a scanner may."""
-    subject, folder = simulate(13, "tumour"), tmp_path_factory.mktemp("exam")
-    item = {"subject": "one", "label_convention": "brats"}
-    for name, values in {"t1": subject.images["t1"], "t1ce": subject.images["t1ce"], "label": subject.label}.items():
-        image = nib.Nifti1Image(values, subject.affine)
-        nib.save(image.as_reoriented([[0, -1], [1, 1], [2, 1]]), folder / f"{name}.nii.gz")
-        item[name] = str(folder / f"{name}.nii.gz")
-    return subject, item
+    """A generated tumour written as an exam, and what it is made of."""
+    subject = simulate(13, "tumour")
+    volumes = {"t1": subject.images["t1"], "t1ce": subject.images["t1ce"], "label": subject.label}
+    return subject, write_exam(tmp_path_factory.mktemp("exam"), volumes, subject.affine)
 
 
 @pytest.fixture(scope="module")

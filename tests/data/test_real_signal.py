@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from bundle.data.anatomy import Template
 from bundle.data.real_signal import CONTRASTS, JITTER, draw_signals, read_signals
 from bundle.data.simulate import TISSUES, simulate
 from bundle.errors import InputError
+from tests.phantom import write_exam
 
 pytest.importorskip("nilearn", reason="the template comes with nilearn (extra 'demo')")
 
@@ -29,12 +29,9 @@ PAINTED = {name: np.array(values) for name, values in PAINT.items()}
 @pytest.fixture(scope="module")
 def exam(tmp_path_factory):
     """A tumour painted so, written as an exam."""
-    subject, folder = simulate(13, "tumour", signals=PAINTED), tmp_path_factory.mktemp("exam")
-    item = {"subject": "one", "label_convention": "brats"}
-    for name, values in {**subject.images, "label": subject.label}.items():
-        nib.save(nib.Nifti1Image(values, subject.affine), folder / f"{name}.nii.gz")
-        item[name] = str(folder / f"{name}.nii.gz")
-    return subject, item
+    subject = simulate(13, "tumour", signals=PAINTED)
+    volumes = {**subject.images, "label": subject.label}
+    return subject, write_exam(tmp_path_factory.mktemp("exam"), volumes, subject.affine)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +72,7 @@ def test_an_exam_that_lacks_a_contrast_is_refused(exam):
 def test_an_exam_without_grey_matter_is_refused(exam, monkeypatch):
     whole = np.ones(real_signal.SHAPE, np.float32)
     maps = np.stack([whole, *[0 * whole] * 6])
-    monkeypatch.setattr(real_signal, "anatomy_of", lambda _: Template(maps=maps, affine=np.eye(4)))
+    monkeypatch.setattr(real_signal, "anatomy_of", lambda *_: Template(maps=maps, affine=np.eye(4)))
     with pytest.raises(InputError, match="t1.nii.gz: white and grey matter cannot be told apart"):
         read_signals(exam[1])
 
