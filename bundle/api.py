@@ -43,6 +43,7 @@ def synthesise(
     start_level: float | None = None,
     seed: int = 0,
     mirrored: bool = False,
+    three_planes: bool = False,
     weights: FilePath | None = None,
     config_file: FilePath | Sequence[FilePath] = CONFIG,
     device: str | torch.device | None = None,
@@ -65,6 +66,7 @@ def synthesise(
         start_level: noise level in (0, 1] at which denoising starts; None: as the config says.
         seed: of the first sample, at least 0.
         mirrored: take the mean over slices and their mirror images; a bit better, and takes longer.
+        three_planes: take the mean over axial, coronal and sagittal slices; better, and takes longer still.
         weights: file of the network's weights; None: models/model.pt of the bundle that the config belongs to.
         config_file: the inference config, or several that are merged in order, as of a network of another size. It can
             run code: take it only from a source that you trust.
@@ -85,7 +87,7 @@ def synthesise(
     """
     given = {"t1": t1, "t1ce": t1ce, "t2": t2, "flair": flair, "mask": mask}
     chosen: dict[str, Any] = {"targets": targets, "mode": mode, "num_samples": num_samples}
-    chosen |= {"seed": seed, "mirrored": mirrored}
+    chosen |= {"seed": seed, "mirrored": mirrored, "three_planes": three_planes}
     chosen |= {"num_steps": num_steps} if num_steps is not None else {}
     chosen |= {"start_level": start_level} if start_level is not None else {}
     # the network is made with random weights before its own are loaded: the caller's random numbers stay as they are

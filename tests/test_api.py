@@ -87,8 +87,9 @@ def assert_same(results: dict[str, nib.Nifti1Image], expected: dict[str, nib.Nif
         {},
         {"mode": "sample", "num_samples": 2, "seed": 5, "start_level": 0.5, "targets": ["t1ce", "t1"]},
         {"mirrored": True},
+        {"mode": "sample", "three_planes": True},
     ],
-    ids=["mean", "samples", "mirrored"],
+    ids=["mean", "samples", "mirrored", "three planes"],
 )
 def test_makes_what_the_command_writes(
     options: dict, scans: dict[str, str], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -240,7 +241,7 @@ def test_a_gpu_that_is_not_there_is_told(weights: Path) -> None:
 def test_the_defaults_are_those_of_the_config() -> None:
     config = json.loads(CONFIGS[0].read_text())
     parameters = inspect.signature(synthesise).parameters
-    for name in ("targets", "mode", "num_samples", "seed", "mirrored"):
+    for name in ("targets", "mode", "num_samples", "seed", "mirrored", "three_planes"):
         assert parameters[name].default == config[name], name
     assert set(config["contrasts"]) <= parameters.keys()
 

@@ -368,7 +368,8 @@ def notes_of(report: Mapping[str, Any]) -> str:
     """What a reader of the tables must know of the run."""
     lines = [
         f"{report['network']}, weights {report['weights_sha256'][:12]}, mode {report['mode']}"
-        f"{', mirrored' if report['mirrored'] else ''}, seed {report['seed']}. "
+        f"{', mirrored' if report['mirrored'] else ''}{', three planes' if report['three_planes'] else ''}, "
+        f"seed {report['seed']}. "
         "3-D volumes on the network's grid (RAS, 1 mm); the brain is one mask from all contrasts of a subject.",
         *(f"- {name}: {meaning}." for name, meaning in report["methods"].items()),
     ]

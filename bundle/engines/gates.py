@@ -72,7 +72,7 @@ class GateReport:
         ]
 
     def _see(self, encoders: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Keep where the brain is, (B, 1, H, W), in what is encoded: it may be mirrored."""
+        """Keep where the brain is, (B, 1, H, W), in what is encoded."""
         image, presence = inputs
         given = image[:, : presence.shape[1]] * presence[:, :, None, None]
         self.inside = (given.amax(1, keepdim=True) > 0).float()

@@ -33,6 +33,7 @@ class SynthesisOptions:
         noise_depth: slices of a sample within which its noise becomes another, at least 0; 0 is never.
         smallest_slice: side of what the network sees of a slice, in voxels, at least 1; it grows to hold the brain.
         mirrored: the reconstruction is the mean over slices and their mirror images; takes twice the time.
+        three_planes: the reconstruction is the mean over axial, coronal and sagittal slices; takes three times as long.
 
     Raises:
         InputError: a value out of its range.
@@ -51,6 +52,7 @@ class SynthesisOptions:
     noise_depth: int = 0
     smallest_slice: int = 16
     mirrored: bool | str = False
+    three_planes: bool | str = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contrasts", tuple(self.contrasts))
@@ -63,7 +65,8 @@ class SynthesisOptions:
         check_whole("seed", self.seed, 0)
         check_whole("noise_depth", self.noise_depth, 0)
         check_whole("smallest_slice", self.smallest_slice, 1)
-        object.__setattr__(self, "mirrored", flag("mirrored", self.mirrored))
+        for name in ("mirrored", "three_planes"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
         level = self.start_level
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
             raise InputError(f"start_level {level!r} is not a level of noise", "Use a number above 0, at most 1")
@@ -106,6 +109,11 @@ class SynthesisOptions:
         """How many diffusion samples are drawn; 0 where the network's reconstruction is the result."""
         return 0 if self.mode == "mean" and self.num_samples == 1 else self.num_samples
 
+    @property
+    def views(self) -> str:
+        """The option by which the reconstruction is a mean of several views; empty where it is none."""
+        return "three_planes" if self.three_planes else "mirrored" if self.mirrored else ""
+
     def plan(self, item: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """The contrasts of a subject that are given to the network, and those that are made, in channel order.
 
@@ -137,6 +145,7 @@ class SynthesisOptions:
             "noise_depth": self.noise_depth,
             "smallest_slice": self.smallest_slice,
             "mirrored": self.mirrored,
+            "three_planes": self.three_planes,
         }
 
 

@@ -30,6 +30,7 @@ from bundle.engines import ranks
 from bundle.engines.gates import GateMaps
 from bundle.engines.options import SynthesisOptions, check_whole, flag
 from bundle.errors import InputError, input_error_in
+from bundle.inferers.views import takes_a_start
 from bundle.networks.weights import sha256
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class SynthesisEvaluator(Evaluator):
         read_ahead: how many of the next subjects are prepared meanwhile, each by a process of its own, see `ReadAhead`.
 
     Raises:
-        InputError: gate maps of a network that has no gates, mirror images for one that does not take them, or subjects
-            to read ahead on a system that cannot.
+        InputError: gate maps of a network that has no gates, samples from a mean of views of one that starts none, or
+            subjects to read ahead on a system that cannot.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class SynthesisEvaluator(Evaluator):
         self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
         self.prepared = ReadAhead(dataset, read_ahead)
         self.options, self.checksum = options, checksum
-        if options.mirrored and not hasattr(network, "mirrored"):
-            fault = f"mirrored is true, but {type(network).__name__} takes no mirror images"
-            raise InputError(fault, "Leave --mirrored out")
+        if options.samples and options.views and not takes_a_start(network):
+            fault = f"{options.views} is true, but {type(network).__name__} starts no sample from a mean of views"
+            raise InputError(fault, f"Leave --{options.views} out, or use --mode mean")
         self.dataset_dir, self.output_dir = Path(str(dataset_dir)), Path(str(output_dir))
         self.overwrite = flag("overwrite", overwrite)
         self.gate_maps = GateMaps(network) if flag("gate_maps", gate_maps) else None
@@ -226,8 +227,6 @@ class SynthesisEvaluator(Evaluator):
         network.targets = tuple(options.contrasts.index(name) for name in made)  # type: ignore[assignment]
         network.num_steps, network.start_level = options.num_steps, options.start_level  # type: ignore[assignment]
         network.mode = "sample" if options.samples else "mean"  # type: ignore[assignment]
-        if hasattr(network, "mirrored"):
-            network.mirrored = options.mirrored  # type: ignore[assignment]
         first = mean = squares = torch.zeros(())
         with self.mode(network):
             for number in range(max(options.samples, 1)):

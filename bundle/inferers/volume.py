@@ -65,7 +65,9 @@ class VolumeInferer(Inferer):
         self.workers = workers
         self.offsets = [side * step for step in range(1, neighbours + 1) for side in (-1, 1)]
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, made: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """Map a volume.
 
         Args:
@@ -73,6 +75,7 @@ class VolumeInferer(Inferer):
             network: maps slices ``(B, 2C [+ more], H, W)`` to ``(B, K, H, W)``. One with an argument `positions` gets
                 the numbers of the slices there, ``(B,)``, from 0 at the bottom of the volume.
             args, kwargs: passed on to the network.
+            made: a volume ``(1, K, H, W, D)`` whose slices the network gets as the argument of that name.
 
         Returns:
             ``(1, K, H, W, D)``, float32, on the device of ``inputs``; 0 outside the window and in slices without brain.
@@ -87,14 +90,16 @@ class VolumeInferer(Inferer):
         result = volume.new_zeros(self.out_channels or channels, *volume.shape[1:], dtype=torch.float32)
         rows, columns = self.window(brain)
         # views, (D, 2C, H, W) and (D, K, H, W)
-        stack, made = (each[:, rows, columns].movedim(-1, 0) for each in (volume, result))
+        stack, slices = (each[:, rows, columns].movedim(-1, 0) for each in (volume, result))
         told = "positions" in signature(getattr(network, "forward", network)).parameters
 
         def call(where: Tensor) -> int:
-            further = {**kwargs, "positions": where} if told else kwargs
+            further = {**kwargs, "positions": where} if told else dict(kwargs)
+            if made is not None:
+                further["made"] = made[0, :, rows, columns].movedim(-1, 0)[where]
             # both hold for one thread
             with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
-                made[where] = network(self.batch(stack, where, filled, channels), *args, **further).float()
+                slices[where] = network(self.batch(stack, where, filled, channels), *args, **further).float()
             return len(where)
 
         hidden = None if self.progress else True  # None: hidden where there is no terminal

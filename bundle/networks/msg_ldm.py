@@ -16,7 +16,6 @@ from bundle.networks.latent_denoiser import LatentDenoiser
 from bundle.networks.sampler import add_noise, dpm_solver, timesteps
 
 MODES = ("mean", "sample")
-LEFT_RIGHT = 2  # axis of a batch of slices: the volumes lie in RAS
 
 
 class MSGLDM(nn.Module):
@@ -26,9 +25,7 @@ class MSGLDM(nn.Module):
     encodes that reconstruction, adds noise up to `start_level` and lets the structure-guided diffusion remove it again
     in `num_steps` steps. With `start_level` 1 the process starts from pure noise, as in the paper. The noise of a slice
     follows from `seed` and the slice's number alone. `noise_depth` is the number of slices within which the noise
-    becomes another: 1, the paper's form, is a noise of its own for each slice; 0 is one for all. `mirrored` takes for
-    the reconstruction the mean of that of a slice and that of its mirror image, mirrored back: the two halves of a head
-    are alike, and what the network makes of one of them but not of the other is no anatomy more often than not.
+    becomes another: 1, the paper's form, is a noise of its own for each slice; 0 is one for all.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -36,7 +33,7 @@ class MSGLDM(nn.Module):
         disentanglement: arguments of `Disentanglement` but for num_contrasts.
         diffusion: arguments of `LatentDenoiser` but for the channel counts that follow from the other two.
         num_train_timesteps: T; betas are scaled-linear from 0.0015 to 0.0195.
-        mode, num_steps, start_level, seed, noise_depth, mirrored: see above; attributes, which a caller may change.
+        mode, num_steps, start_level, seed, noise_depth: see above; attributes, which a caller may change.
     """
 
     latent_scale: Tensor
@@ -54,7 +51,6 @@ class MSGLDM(nn.Module):
         start_level: float = 0.1,
         seed: int = 0,
         noise_depth: int = 0,
-        mirrored: bool = False,
     ) -> None:
         super().__init__()
         m = len(contrasts)
@@ -70,7 +66,7 @@ class MSGLDM(nn.Module):
         schedule = DDPMScheduler(num_train_timesteps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.float(), persistent=False)
         self.mode, self.num_steps, self.start_level, self.seed = mode, num_steps, start_level, seed
-        self.noise_depth, self.mirrored = noise_depth, mirrored
+        self.noise_depth = noise_depth
         self.targets: tuple[int, ...] | None = None
 
     @property
@@ -107,7 +103,7 @@ class MSGLDM(nn.Module):
         latents[rows] = encoded
         return latents
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None, made: Tensor | None = None) -> Tensor:
         """Complete an exam.
 
         Args:
@@ -115,6 +111,8 @@ class MSGLDM(nn.Module):
                 slice); with a region mask also its regions and a map that is 1 where it is given; with neighbours
                 also the M images of each of them, nearest first, below before above. H and W are multiples of 8.
             positions: (B,), numbers of the slices, for their noise; None: their places in the batch.
+            made: (B, M, H, W) in [0, 1], a reconstruction of the missing contrasts that a sample starts from, where the
+                caller has a better one than that of the slice alone.
 
         Returns:
             (B, M, H, W) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in
@@ -137,20 +135,16 @@ class MSGLDM(nn.Module):
         if self.targets is not None:
             chosen = torch.tensor([j in self.targets for j in range(m)], device=x.device)
             wanted = wanted * chosen
-        structure, made = self.reconstruct(image, presence, wanted, region)
-        if self.mirrored:
-            other = None if region is None else region.flip(LEFT_RIGHT)
-            made = (made + self.reconstruct(image.flip(LEFT_RIGHT), presence, wanted, other)[1].flip(LEFT_RIGHT)) / 2
+        structure = self.disentanglement.encode_structure(image, presence, region)
+        if made is None:
+            made = self.reconstruct(structure, wanted).to(image.dtype)
         if self.mode == "sample":
             made = self.sample(image, presence, wanted, structure, made, positions)
         return torch.where(presence.bool()[:, :, None, None], image[:, :m], made.clamp(0, 1))
 
-    def reconstruct(
-        self, image: Tensor, presence: Tensor, wanted: Tensor, region: Tensor | None
-    ) -> tuple[Structure, Tensor]:
-        """The structure of an exam, as `read_exam` gives it, and D_rec(F_s, mean style), (B, M, H, W) in [0, 1]."""
-        structure = self.disentanglement.encode_structure(image, presence, region)
-        return structure, self.disentanglement.reconstruct_unseen(structure, wanted).to(image.dtype).clamp(0, 1)
+    def reconstruct(self, structure: Structure, wanted: Tensor) -> Tensor:
+        """D_rec(F_s, mean style) of the wanted contrasts, (B, M, H, W) in [0, 1]."""
+        return self.disentanglement.reconstruct_unseen(structure, wanted).clamp(0, 1)
 
     def sample(
         self,

@@ -69,22 +69,6 @@ def test_gates_are_averaged_inside_the_brain_and_over_all_calls():
     assert abs(rows["t1", 1] - everywhere) > 1e-3  # the other half has other gates
 
 
-def test_gates_of_mirrored_slices_are_averaged_inside_the_mirrored_brain():
-    model, seen = tiny(), []
-    model.mirrored = True
-    for mmsf in model.disentanglement.mmsf:
-        mmsf.register_forward_hook(lambda module, inputs, output: seen.append(output[1]))
-    x = exam((1, 1, 0, 0)).transpose(2, 3)  # the brain is on one side
-    with torch.inference_mode(), GateReport(model) as gates:
-        model(x)
-    rows = {(row["source"], row["scale"]): row["gate"] for row in gates.report()}
-    for scale in (1, 2, 3, 4):
-        there, back = seen[scale - 1], seen[scale + 3]
-        half = there.shape[2] // 2
-        inside = torch.stack([there[0, 0, :half], back[0, 0, half:]]).mean().item()
-        assert rows["t1", scale] == pytest.approx(inside, abs=1e-5)
-
-
 def test_nothing_is_noted_after_the_report_or_without_gates():
     model = tiny()
     with torch.inference_mode():

@@ -65,6 +65,7 @@ def test_number_of_samples(mode, count, samples):
         ({"smallest_slice": 0}, "smallest_slice is 0. Use --smallest_slice with a whole number of at least 1"),
         ({"noise_depth": -1}, "noise_depth is -1. Use --noise_depth with a whole number of at least 0"),
         ({"mirrored": "maybe"}, "mirrored is 'maybe'. Use --mirrored true or --mirrored false"),
+        ({"three_planes": 3}, "three_planes is 3. Use --three_planes true or --three_planes false"),
         ({"start_level": 1.5}, "start_level 1.5 is not"),
     ],
 )

@@ -13,7 +13,6 @@ from monai.bundle import ConfigParser
 
 import bundle.engines.synthesis as synthesis
 from bundle.errors import InputError, input_error_in
-from bundle.networks.msg_ldm import LEFT_RIGHT
 from tests.engines.average import AverageNetwork
 from tests.networks.models import tiny
 from tests.phantom import affine_of, scan, within, world_of, write_subject
@@ -320,21 +319,22 @@ def test_gate_maps(tmp_path, run):
     assert "AverageNetwork has no gates with these settings. Leave --gate_maps out" in str(input_error_in(error.value))
 
 
-def test_mirrored(tmp_path, run):
+@pytest.mark.parametrize("option", ["mirrored", "three_planes"])
+def test_views(tmp_path, run, option):
     write_subject(tmp_path / "in" / "a", ["t1", "flair"], SHAPE, AFFINE)
     network = tiny()
     torch.save(network.state_dict(), tmp_path / "tiny.pt")
     msgldm = {"network_def": network, "weights": str(tmp_path / "tiny.pt"), "amp": False}
-    assert written(tmp_path, run(**msgldm))["mirrored"] is False
+    assert written(tmp_path, run(**msgldm))[option] is False
     plain = volume(tmp_path, "a", "t2_synth")
-    evaluator = run(**msgldm, mirrored="true")  # as it comes from the command line
-    assert written(tmp_path, evaluator)["mirrored"] is True and network.mirrored
+    evaluator = run(**msgldm, **{option: "true"})  # as it comes from the command line
+    assert written(tmp_path, evaluator)[option] is True
     assert np.abs(volume(tmp_path, "a", "t2_synth") - plain).max() > 1e-4
-    # left and right are exchanged, however the scan lies: axis LEFT_RIGHT of (B, c, H, W) is the first of a volume
-    assert evaluator.dataset[0]["image"].affine[0, LEFT_RIGHT - 2] > 0.99
+    # left and right are exchanged, however the scan lies, and slices across the third axis are axial
+    assert np.diag(evaluator.dataset[0]["image"].affine)[:3] == pytest.approx(1, abs=0.01)
     with pytest.raises((InputError, RuntimeError)) as error:  # MONAI wraps what is raised in a config
-        run(mirrored=True)
-    line = "mirrored is true, but AverageNetwork takes no mirror images. Leave --mirrored out"
+        run(**{option: True}, mode="sample")
+    line = f"{option} is true, but AverageNetwork starts no sample from a mean of views. Leave --{option} out, or use"
     assert line in str(input_error_in(error.value))
 
 

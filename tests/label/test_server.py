@@ -43,6 +43,7 @@ def test_what_a_client_may_choose(server):
         "target": ["first missing", *CONTRASTS],
         "mode": ["mean", "sample"],
         "mirrored": False,
+        "three_planes": False,
         "num_samples": 1,
         "num_steps": 2,
         "seed": 0,
@@ -104,10 +105,10 @@ def test_what_exists_is_hidden_where_it_is_the_target(server, studies):
 def test_samples_and_their_deviation(server, exam):
     """As from a table of options: lists that nobody chose from, numbers as text."""
     choices = {"mode": ["sample", "mean"], "num_samples": "2", "seed": "3", "target": ["flair", "t1ce"]}
-    choices["mirrored"] = True
+    choices["mirrored"] = choices["three_planes"] = True
     report = server.infer(f"{exam.name}/{exam.name}_t1", **choices).json()
     assert (report["mode"], report["num_samples"], report["seed"], report["targets"]) == ("sample", 2, 3, ["flair"])
-    assert report["mirrored"] is True
+    assert report["mirrored"] is report["three_planes"] is True
     deviation = server("GET", "/datastore/image", params={"image": report["uncertainty"]})
     assert report["uncertainty"] == f"{exam.name}/{exam.name}_flair_uncertainty"
     assert volume(deviation.content).get_fdata().max() > 0

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bundle.networks.msg_ldm import LEFT_RIGHT
-
 
 class Completion(nn.Module, ABC):
     """A network that completes an exam; what is made of the missing contrasts is left to `make`.
@@ -46,8 +44,6 @@ class Completion(nn.Module, ABC):
 class Generator(Completion):
     """One pass of an image-to-image network (U-Net regression, pix2pix, MM-GAN, ResViT).
 
-    With `mirrored`, which a caller may set, what is made is the mean over slices and their mirror images.
-
     Args:
         contrasts: names of the M contrasts, in channel order.
         network: (B, M or 2M, H, W) -> (B, M, H, W).
@@ -56,11 +52,7 @@ class Generator(Completion):
 
     def __init__(self, contrasts: Sequence[str], network: nn.Module, presence_maps: bool = True) -> None:
         super().__init__(contrasts)
-        self.network, self.presence_maps, self.mirrored = network, presence_maps, False
+        self.network, self.presence_maps = network, presence_maps
 
     def make(self, image: Tensor, presence: Tensor) -> Tensor:
-        x = torch.cat([image, presence], dim=1) if self.presence_maps else image
-        if self.mirrored and not self.training:
-            made, other = (self.network(y).clamp(0, 1) for y in (x, x.flip(LEFT_RIGHT)))
-            return (made + other.flip(LEFT_RIGHT)) / 2
-        return self.network(x)
+        return self.network(torch.cat([image, presence], dim=1) if self.presence_maps else image)

@@ -23,6 +23,7 @@ from scripts.monai_label.lib.refusals import Conflict
 from scripts.monai_label.lib.studies import Studies
 
 FIRST_MISSING = "first missing"
+CHOICES = ("mirrored", "three_planes", "num_samples", "num_steps", "seed")  # fields of the options, offered as they are
 DESCRIPTION = (
     "Synthesises a missing contrast of a brain MRI exam from the scans that lie beside the one that is named. "
     "Research only; a synthesised T1CE shows no real uptake of contrast agent."
@@ -32,8 +33,8 @@ DESCRIPTION = (
 class SynthesisTask(InferTask):
     """Make one contrast with the engine of the inference command, and keep it next to the scans that it was made from.
 
-    The options that a client may choose are "target", "mode", "mirrored", "num_samples", "num_steps" and "seed". They
-    never become a part of the config, where text that begins with $ is run as code.
+    The options that a client may choose are "target", "mode", "mirrored", "three_planes", "num_samples", "num_steps"
+    and "seed". They never become a part of the config, where text that begins with $ is run as code.
 
     Args:
         studies: where the scans are, and where the result goes.
@@ -53,7 +54,7 @@ class SynthesisTask(InferTask):
         choices = {
             "target": [FIRST_MISSING, *self.targets],
             "mode": sorted(MODES, key=lambda mode: mode != self.defaults.mode),  # the first of a list is the default
-            **{name: getattr(self.defaults, name) for name in ("mirrored", "num_samples", "num_steps", "seed")},
+            **{name: getattr(self.defaults, name) for name in CHOICES},
         }
         super().__init__(InferType.OTHERS, labels=None, dimension=3, description=DESCRIPTION, config=choices)
 

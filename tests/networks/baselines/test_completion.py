@@ -103,18 +103,3 @@ def test_what_is_made_is_clipped_and_only_where_missing():
     assert torch.equal(made[:, 0], x[:, 0]) and not made[:, 1:].any()
     trained = Plain(CONTRASTS).train()(x)
     assert torch.allclose(trained[:, 0], x[:, 0] + 1.5) and (trained[:, 1:] == -0.5).all()
-
-
-@pytest.mark.parametrize("name", ["pix2pix", "mmgan", "resvit"])
-@torch.no_grad()
-def test_a_mirrored_exam_gives_the_mirror_image(name):
-    network, x = small(name), stack([[1, 0, 1, 0]])
-    plain, other = network(x), network(x.flip(2)).flip(2)
-    assert (other - plain).abs().max() > 1e-4
-    network.mirrored = True
-    torch.testing.assert_close(network(x), (plain + other) / 2)
-    torch.testing.assert_close(network(x.flip(2)).flip(2), network(x))
-    network.train()
-    network.mirrored, expected = False, network(x)
-    network.mirrored = True
-    assert torch.equal(network(x), expected)  # the loss sees one pass
