@@ -17,6 +17,7 @@ from bundle.inferers.volume import MULTIPLE, VolumeInferer
 
 SAGITTAL, CORONAL, AXIAL = 2, 3, 4  # the axes of a volume (1, C, X, Y, Z) in RAS, by the slices across them
 LEFT_RIGHT = 2
+LOWEST = 48  # voxels: a coronal or sagittal slice of a flat slab shows the network less than it was trained on
 
 
 class ViewsInferer(Inferer):
@@ -32,8 +33,8 @@ class ViewsInferer(Inferer):
         slices: applies the network to the slices of one view.
         mirrored: views with left and right exchanged, too. A mirrored head has the same sagittal slices, so these are
             taken once.
-        three_planes: coronal and sagittal slices, too. They reach as far as all given scans do: beyond, one that lacks
-            axial slices would show the network black where there is tissue.
+        three_planes: coronal and sagittal slices, too, where they are at least `LOWEST` high. They reach as far as all
+            given scans do: beyond, one that lacks axial slices would show the network black where there is tissue.
     """
 
     def __init__(self, slices: VolumeInferer, mirrored: bool = False, three_planes: bool = False) -> None:
@@ -63,7 +64,7 @@ class ViewsInferer(Inferer):
         total, count = torch.zeros((), device=volume.device), volume.new_zeros(volume.shape[-1])
         for axis, mirrored in self.views:
             where = everywhere if axis == AXIAL else shared
-            if where.start < where.stop:
+            if axis == AXIAL or where.stop - where.start >= LOWEST:
                 part = volume[..., where].flip(LEFT_RIGHT) if mirrored else volume[..., where]
                 made = self.slices(across(part, axis), network, *args, **kwargs)
                 made = made.transpose(axis, AXIAL)[..., : part.shape[-1]]

@@ -66,15 +66,15 @@ def test_without_views_it_is_the_slices_alone() -> None:
 
 
 def test_a_height_that_no_network_can_halve() -> None:
-    model, x = tiny(), volume(16, 16, 21)
+    model, x = tiny(), volume(16, 16, 53)
     made = ViewsInferer(VolumeInferer(4), three_planes=True)(x, model)
-    coronal = VolumeInferer(4)(F.pad(x, (0, 11)).transpose(3, 4), model).transpose(3, 4)[..., :21]
-    sagittal = VolumeInferer(4)(F.pad(x, (0, 11)).transpose(2, 4), model).transpose(2, 4)[..., :21]
+    coronal = VolumeInferer(4)(F.pad(x, (0, 11)).transpose(3, 4), model).transpose(3, 4)[..., :53]
+    sagittal = VolumeInferer(4)(F.pad(x, (0, 11)).transpose(2, 4), model).transpose(2, 4)[..., :53]
     torch.testing.assert_close(made, (VolumeInferer(4)(x, model) + coronal + sagittal) / 3)
 
 
 def test_a_mirrored_head_gives_the_mirror_image() -> None:
-    model, x = tiny(), volume(16, 16, 16)
+    model, x = tiny(), volume(16, 16, 48)
     inferer = ViewsInferer(VolumeInferer(4), mirrored=True, three_planes=True)
     made, other = inferer(x, model), inferer(x.flip(2), model).flip(2)
     torch.testing.assert_close(made, other)
@@ -83,7 +83,7 @@ def test_a_mirrored_head_gives_the_mirror_image() -> None:
 
 def test_where_a_scan_ends_the_other_planes_end() -> None:
     """Below, it is as without them; above, as if the volume began there."""
-    x, model = volume(16, 16, 40), tiny()
+    x, model = volume(16, 16, 56), tiny()
     x[:, [2, 6], ..., :8] = 0  # T2 lacks the lowest slices
     planes, axial = ViewsInferer(VolumeInferer(4), three_planes=True), VolumeInferer(4)
     made = planes(x, model)
@@ -91,10 +91,11 @@ def test_where_a_scan_ends_the_other_planes_end() -> None:
     torch.testing.assert_close(made[..., 8:], planes(x[..., 8:], model))
 
 
-def test_scans_that_share_no_slice() -> None:
-    x, model = volume(16, 16, 16), tiny()
+@pytest.mark.parametrize("shared", [47, 0])
+def test_scans_that_share_few_slices_or_none_are_cut_axially_alone(shared: int) -> None:
+    x, model = volume(16, 16, 55), tiny()
     x[:, [2, 6], ..., :8] = 0
-    x[:, [0, 4], ..., 8:] = 0
+    x[:, [0, 4], ..., 8 + shared :] = 0
     made = ViewsInferer(VolumeInferer(4), three_planes=True)(x, model)
     torch.testing.assert_close(made, VolumeInferer(4)(x, model))
 
