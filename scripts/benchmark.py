@@ -74,7 +74,7 @@ class Benchmark:
         torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
         parser.update({"weights": str(folder / "model.pt")})
         self.evaluator: SynthesisEvaluator = parser.get_parsed_content("evaluator")
-        self.inferer: Any = self.evaluator.inferer
+        self.inferer: Any = self.evaluator.inferer.slices
         self.device, self.amp = torch.device(self.evaluator.state.device), bool(self.inferer.amp)
         self.batch_size: int = self.inferer.batch_size
         self.network: Any = self.evaluator.network.eval()

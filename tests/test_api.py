@@ -87,7 +87,7 @@ def assert_same(results: dict[str, nib.Nifti1Image], expected: dict[str, nib.Nif
         {},
         {"mode": "sample", "num_samples": 2, "seed": 5, "start_level": 0.5, "targets": ["t1ce", "t1"]},
         {"mirrored": True},
-        {"mode": "sample", "three_planes": True},
+        {"mode": "sample", "num_samples": 2, "three_planes": True},
     ],
     ids=["mean", "samples", "mirrored", "three planes"],
 )
