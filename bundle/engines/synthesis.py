@@ -229,9 +229,12 @@ class SynthesisEvaluator(Evaluator):
         network.mode = "sample" if options.samples else "mean"  # type: ignore[assignment]
         first = mean = squares = torch.zeros(())
         with self.mode(network):
+            start = {}  # of all samples; without views each makes its own, which the network has at hand
+            if options.samples and options.views:
+                start["made"] = self.inferer.reconstruct(stack, network)  # type: ignore[attr-defined]
             for number in range(max(options.samples, 1)):
                 network.seed = options.seed + number  # type: ignore[assignment]
-                pred = self.inferer(stack, network)[0].cpu()
+                pred = self.inferer(stack, network, **start)[0].cpu()
                 if number == 0:
                     first, mean, squares = pred, pred.clone(), torch.zeros_like(pred)
                     continue

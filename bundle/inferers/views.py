@@ -44,18 +44,27 @@ class ViewsInferer(Inferer):
         self.views = [(axis, False) for axis in planes]
         self.views += [(axis, True) for axis in planes if mirrored and axis != SAGITTAL]
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """``(1, 2C, X, Y, Z)`` in RAS -> ``(1, K, X, Y, Z)``, as `VolumeInferer`."""
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, made: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """``(1, 2C, X, Y, Z)`` in RAS -> ``(1, K, X, Y, Z)``, as `VolumeInferer`.
+
+        A sample starts from `made`, ``(1, K, X, Y, Z)``, or without it from what `reconstruct` gives.
+        """
         if len(self.views) == 1:
             return self.slices(inputs, network, *args, **kwargs)
         if getattr(network, "mode", "mean") == "mean":
             return self.mean(inputs, network, *args, **kwargs)
+        made = self.reconstruct(inputs, network, *args, **kwargs) if made is None else made
+        return self.slices(inputs, network, *args, made=made, **kwargs)
+
+    def reconstruct(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """`mean` of a network in the mode "mean", whatever mode it is in otherwise: the same for every seed."""
         before, network.mode = network.mode, "mean"  # type: ignore[attr-defined]
         try:
-            made = self.mean(inputs, network, *args, **kwargs)
+            return self.mean(inputs, network, *args, **kwargs)
         finally:
             network.mode = before  # type: ignore[attr-defined]
-        return self.slices(inputs, network, *args, made=made, **kwargs)
 
     def mean(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The mean over the views, ``(1, 2C, X, Y, Z)`` -> ``(1, K, X, Y, Z)``."""

@@ -131,6 +131,8 @@ def test_a_sample_starts_from_the_mean_of_the_views() -> None:
     made = inferer(x, model)
     assert model.mode == "sample" and (made - mean)[:, [1, 3]].abs().max() > 1e-3
     torch.testing.assert_close(made, VolumeInferer(16)(x, model, made=mean))
+    assert torch.equal(inferer.reconstruct(x, model), mean) and model.mode == "sample"
+    assert torch.equal(inferer(x, model, made=mean), made) and not torch.equal(inferer(x, model, made=1 - mean), made)
     assert (made - VolumeInferer(4)(x, model)).abs().max() > 1e-4
 
 
