@@ -5,6 +5,7 @@ A process has a rank, 0 to world size - 1; ``ignite.distributed`` tells both, al
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import count
@@ -27,6 +28,13 @@ def join() -> None:
     """Meet the other processes that torchrun started; nothing to do without torchrun, or a second time."""
     if dist.is_torchelastic_launched() and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        atexit.register(leave)
+
+
+def leave() -> None:
+    """End the threads that talk to the other processes: left to the end of Python, they may abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def is_first() -> bool:
