@@ -94,7 +94,9 @@ class VolumeInferer(Inferer):
         told = "positions" in signature(getattr(network, "forward", network)).parameters
 
         def call(where: Tensor) -> int:
-            further = {**kwargs, "positions": where} if told else dict(kwargs)
+            further = dict(kwargs)
+            if told:
+                further["positions"] = where
             if made is not None:
                 further["made"] = made[0, :, rows, columns].movedim(-1, 0)[where]
             # both hold for one thread
