@@ -73,12 +73,16 @@ def test_a_height_that_no_network_can_halve() -> None:
     torch.testing.assert_close(made, (VolumeInferer(4)(x, model) + coronal + sagittal) / 3)
 
 
-def test_a_mirrored_head_gives_the_mirror_image() -> None:
-    model, x = tiny(), volume(16, 16, 48)
-    inferer = ViewsInferer(VolumeInferer(4), mirrored=True, three_planes=True)
+@pytest.mark.parametrize("settings", [{}, {"shared": True}, {"region_mask": True}, {"neighbours": 1}], ids=str)
+def test_a_mirrored_head_gives_the_mirror_image(settings: dict[str, bool]) -> None:
+    model, x = tiny(**settings), volume(16, 16, 48)
+    x = torch.cat([x, torch.rand(1, model.region_channels, 16, 16, 48)], 1)
+    slices = VolumeInferer(4, num_contrasts=4, neighbours=settings.get("neighbours", 0))
+    # sagittal slices are not mirrored, and their neighbours come in the other order in a mirrored head
+    inferer = ViewsInferer(slices, mirrored=True, three_planes="neighbours" not in settings)
     made, other = inferer(x, model), inferer(x.flip(2), model).flip(2)
     torch.testing.assert_close(made, other)
-    assert (VolumeInferer(4)(x, model) - VolumeInferer(4)(x.flip(2), model).flip(2)).abs().max() > 1e-4
+    assert (slices(x, model) - slices(x.flip(2), model).flip(2)).abs().max() > 1e-4
 
 
 def test_where_a_scan_ends_the_other_planes_end() -> None:

@@ -160,6 +160,37 @@ def test_noise_becomes_another_within_its_depth() -> None:
     assert torch.equal(model._noise(like[:2], torch.tensor([7, 2])), noise[[7, 2]])
 
 
+@pytest.mark.parametrize("settings", [{}, {"shared": True}, {"decoupled": False}, {"region_mask": True}], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_neighbours_are_seen_of_what_is_there_and_never_of_what_is_missing(
+    mode: str, settings: dict[str, bool]
+) -> None:
+    model = tiny(neighbours=1, **settings)
+    x = torch.cat([exam((1, 0, 1, 0)), torch.zeros(1, model.region_channels, 32, 32), torch.rand(1, 8, 32, 32)], 1)
+    assert x.shape[1] == model.in_channels
+    before, around = run(model, x, mode), x.shape[1] - 8
+    assert torch.equal(before[:, [0, 2]], x[:, [0, 2]])
+    missing = x.clone()
+    missing[:, [around + 1, around + 3, around + 5, around + 7]] = float("nan")
+    assert torch.equal(run(model, missing, mode), before)
+    for channel in (around, around + 2, around + 4, around + 6):  # t1 and t2, below and above
+        other = x.clone()
+        other[:, channel] = 1 - other[:, channel]
+        assert (run(model, other, mode) - before)[:, [1, 3]].abs().max() > 1e-5
+
+
+def test_without_neighbours_the_weights_are_those_of_the_network_without_the_switch() -> None:
+    shapes = {name: tensor.shape for name, tensor in tiny().state_dict().items()}
+    assert {name: tensor.shape for name, tensor in tiny(neighbours=0).state_dict().items()} == shapes
+    wider = {name: tensor.shape for name, tensor in tiny(neighbours=1).state_dict().items()}
+    changed = {name for name in shapes if wider[name] != shapes[name]}
+    assert changed and all(name.startswith("disentanglement.encoders.encoders.") for name in changed)
+    assert {wider[name][1] for name in changed} == {3}
+    for wrong in (-1, 0.5, "1"):
+        with pytest.raises(ValueError, match="must be a whole number of slices, 0 or more"):
+            tiny(neighbours=wrong)
+
+
 def test_a_sample_starts_from_the_reconstruction_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = tiny(), exam((1, 0, 1, 0))
     model.mode, model.seed, given = "sample", 1, torch.rand(1, 4, 32, 32, generator=torch.Generator().manual_seed(2))
