@@ -12,7 +12,6 @@ import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from bundle.engines.options import check_whole
 from bundle.errors import InputError
 from bundle.networks.msg_ldm import MSGLDM
 from bundle.networks.sampler import add_noise
@@ -114,43 +113,23 @@ class DiffusionBatch:
         model: the whole model; its autoencoder and disentanglement are used as they are, without gradients.
         region_mask, region_prob: see `DisentanglementBatch`.
         amp: compute the frozen parts in bfloat16, as inference does.
-        noise_draws: noisy latents made of each clean one. They share what the frozen parts found, which takes twice as
-            long as a step of the denoiser, and their noise levels are spread evenly (Kingma et al. 2021).
-
-    Raises:
-        InputError: noise_draws is below 1.
     """
 
-    def __init__(
-        self,
-        model: MSGLDM,
-        region_mask: bool = False,
-        region_prob: float = 0.5,
-        amp: bool = False,
-        noise_draws: int = 1,
-    ) -> None:
-        check_whole("noise_draws", noise_draws, 1)
+    def __init__(self, model: MSGLDM, region_mask: bool = False, region_prob: float = 0.5, amp: bool = False) -> None:
         self.model, self.region_mask, self.region_prob, self.amp = model, region_mask, region_prob, amp
-        self.noise_draws = noise_draws
 
     @torch.no_grad()
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, Any]]:
         with torch.autocast(torch.device(device or "cpu").type, torch.bfloat16, enabled=self.amp):
-            found = self.frozen(batch, device, non_blocking)
-        z_0, target, *condition = (tensor.repeat_interleave(self.noise_draws, 0) for tensor in found)
+            z_0, target, *condition = self.frozen(batch, device, non_blocking)
         noise = torch.randn_like(z_0)
-        t = self.times(len(z_0)).to(z_0.device)
+        t = torch.randint(len(self.model.alphas_cumprod), (len(z_0),), device=z_0.device)
         alpha_bar = self.model.alphas_cumprod[t]
         truth = self.model.diffusion.truth(z_0, noise, alpha_bar)
         self.model.diffusion.train()
         return add_noise(z_0, noise, alpha_bar), truth, (t, target, *condition), {}
-
-    def times(self, count: int) -> Tensor:
-        """Random steps (count,) of the schedule; those of `noise_draws` neighbours are equally far from each other."""
-        place = torch.rand(count // self.noise_draws, 1) + torch.arange(self.noise_draws) / self.noise_draws
-        return (place % 1 * len(self.model.alphas_cumprod)).long().flatten()
 
     def frozen(self, batch: Batch, device: Any, non_blocking: bool) -> tuple[Tensor, ...]:
         """Latents z_0 (N, c, h, w) of N hidden contrasts, which they are (N,), and what guides the denoiser there."""

@@ -138,34 +138,6 @@ def test_diffusion_noises_the_latent_of_the_target():
     assert model.diffusion.training and not model.autoencoder.training and not model.disentanglement.training
 
 
-def test_several_noisy_latents_of_one_clean_one():
-    """They share what the frozen parts found, which are evaluated once; noise and noise level are their own."""
-    model, made = tiny(), batch()
-    encoded = []
-    model.disentanglement.encoders.register_forward_hook(lambda *_: encoded.append(1))
-    z_t, v, (t, target, *guidance), _ = diffusion_batch(model, made, noise_draws=4)
-    assert len(encoded) == 1
-    assert target.tolist() == [j for _, j in HIDDEN for _ in range(4)]
-    a = model.alphas_cumprod[t].view(-1, 1, 1, 1)
-    z_0 = (a.sqrt() * z_t - (1 - a).sqrt() * v).unflatten(0, (4, 4))
-    assert torch.allclose(z_0, z_0[:, :1].expand_as(z_0), atol=1e-4) and not torch.allclose(z_0[0], z_0[1], atol=0.01)
-    once = diffusion_batch(model, made)[2][2:]
-    for shared, one in zip(guidance, once, strict=True):
-        assert torch.equal(shared, one.repeat_interleave(4, 0))
-    noise = ((z_t - a.sqrt() * z_0.flatten(0, 1)) / (1 - a).sqrt()).flatten(1)
-    assert torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.35
-
-
-def test_noise_levels_of_a_clean_latent_are_spread_evenly():
-    torch.manual_seed(0)
-    times = DiffusionBatch(tiny(), noise_draws=4).times(4000).unflatten(0, (1000, 4))
-    assert times.min() >= 0 and times.max() <= 999 and times.float().std() == pytest.approx(1000 / 12**0.5, rel=0.02)
-    assert ((times // 250).sort(1).values == torch.arange(4)).all()  # one in each quarter of the schedule
-    assert times[:, 0].unique().numel() > 500 and abs(times[:, 0].float().mean() - 500) < 30
-    with pytest.raises(InputError, match="noise_draws"):
-        DiffusionBatch(tiny(), noise_draws=0)
-
-
 def test_frozen_parts_in_bfloat16():
     model, made = tiny(), batch()
     full, half = (diffusion_batch(model, made, amp=amp)[2] for amp in (False, True))
