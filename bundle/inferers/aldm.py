@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import CropForeground
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from bundle.inferers.training import AutocastInferer, SynthesisInferer
@@ -103,11 +104,9 @@ class WholeVolumeInferer(Inferer):
 
     def infer(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """A volume on the network's grid, (2C + 1, H, W, D) -> (C, H, W, D)."""
-        count = volume.shape[0] // 2
         crop = CropForeground(channel_indices=-1, k_divisible=network.divisor)  # type: ignore[attr-defined]
         box = crop(MetaTensor(volume))
-        given = torch.as_tensor(box)[:-1]
-        given[count:] = volume[count:-1].amax((1, 2, 3))[:, None, None, None]  # padding put zeros there
+        given = convert_to_tensor(box, track_meta=False)[:-1]
         with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
             made = network(given[None].contiguous(), *args, **kwargs)[0].float()
         return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()  # type: ignore[attr-defined]

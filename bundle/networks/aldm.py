@@ -27,7 +27,7 @@ class ALDM(nn.Module):
     as in the paper.
 
     Where several sources are available, each makes its own prediction of the target from the same noise, and the
-    result is their mean, voxel by voxel, each with the same weight.
+    result is their mean, voxel by voxel: of those whose scan shows the slice, each with the same weight.
 
     Args:
         contrasts: names of the M contrasts, in channel order.
@@ -88,8 +88,8 @@ class ALDM(nn.Module):
         """Complete an exam.
 
         Args:
-            x: (B, 2M, H, W, D): M volumes in [0, 1], then M presence maps (1 where the contrast is there, constant over
-                the volume). Each side is a multiple of `divisor`.
+            x: (B, 2M, H, W, D): M volumes in [0, 1], then M presence maps in [0, 1], 1 where the contrast is there and 0
+                in what its scan does not reach or lacks. Each side is a multiple of `divisor`.
 
         Returns:
             (B, M, H, W, D) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in
@@ -114,10 +114,10 @@ class ALDM(nn.Module):
             if not sources:
                 raise ValueError("x: a sample has no contrast at all (its presence maps are all zero).")
             wanted = [j for j in range(m) if not given[j] and (self.targets is None or j in self.targets)]
-            for source in sources:
+            for source, share in zip(sources, shares(x[sample, m:][sources])):
                 made = self.translate(x[sample, source][None, None], wanted)
                 for j, image in zip(wanted, made):
-                    result[sample, j] += image / len(sources)
+                    result[sample, j] += share * image
         return result
 
     def translate(self, image: Tensor, targets: Sequence[int]) -> list[Tensor]:
@@ -158,3 +158,12 @@ class ALDM(nn.Module):
         """Noise of the seed, the same for every sample, source and target; drawn on the CPU on every device."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(1, *like.shape[1:], generator=generator).to(like).expand_as(like)
+
+
+def shares(presence: Tensor) -> Tensor:
+    """The weight of each of N sources in their mean, by their presence maps: (N, H, W, D) -> (N, H, W, D), sum 1.
+
+    Where no source is there, all have the same.
+    """
+    weights = torch.where(presence.any(0), presence, torch.ones_like(presence))
+    return weights / weights.sum(0)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from bundle.networks.aldm import shares
 from tests.networks.aldm_models import exam, tiny
 
 
@@ -30,6 +31,19 @@ def test_several_sources_make_the_mean_of_what_each_makes():
         made = model(both)
     assert (alone[0][:, 1] - alone[1][:, 1]).abs().max() > 1e-3
     torch.testing.assert_close(made[:, [1, 3]], (alone[0] + alone[1])[:, [1, 3]] / 2)
+
+
+def test_a_source_has_no_say_in_slices_that_its_scan_lacks():
+    model, x = tiny(), exam(16, given=(0, 2))
+    for channel, slices in ((0, slice(4, 8)), (2, slice(6, 10))):
+        x[:, [channel, 4 + channel], ..., slices] = 0
+    with torch.no_grad():
+        first, second = (model.translate(x[:, [j]], [1])[0] for j in (0, 2))
+        made = model(x)[0, 1]
+    expected = (first + second) / 2  # where neither is there both are as good
+    expected[..., 4:6], expected[..., 8:10] = second[..., 4:6], first[..., 8:10]
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(shares(x[0, 4:][[0, 2]]).sum(0), torch.ones(16, 16, 16))
 
 
 def test_the_target_is_switched_and_switched_back():
