@@ -45,7 +45,7 @@ class SynthesisOptions:
     mode: str = "mean"
     num_samples: int = 1
     num_steps: int = 8
-    start_level: float = 0.03
+    start_level: float = 0.02
     seed: int = 0
     num_train_timesteps: int = 1000
     region_mask: bool = False

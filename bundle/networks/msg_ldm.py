@@ -48,7 +48,7 @@ class MSGLDM(nn.Module):
         num_train_timesteps: int = 1000,
         mode: str = "mean",
         num_steps: int = 8,
-        start_level: float = 0.03,
+        start_level: float = 0.02,
         seed: int = 0,
         noise_depth: int = 0,
     ) -> None:
