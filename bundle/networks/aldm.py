@@ -88,8 +88,8 @@ class ALDM(nn.Module):
         """Complete an exam.
 
         Args:
-            x: (B, 2M, H, W, D): M volumes in [0, 1], then M presence maps in [0, 1], 1 where the contrast is there and 0
-                in what its scan does not reach or lacks. Each side is a multiple of `divisor`.
+            x: (B, 2M, H, W, D): M volumes in [0, 1], then M presence maps, 1 where the contrast is there and 0 in what
+                its scan does not reach or lacks. Each side is a multiple of `divisor`.
 
         Returns:
             (B, M, H, W, D) in [0, 1]: the available contrasts as they came, the missing ones synthesised (those in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -9,11 +10,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Orientation, ResampleToMatch, Spacing
+from torch import Tensor
 
 from bundle.errors import InputError
 
 SMALLEST_OVERLAP = 0.05  # of the reference's field of view: less is no overlap
 GOOD_OVERLAP = 0.5  # less is said
+SLAB = 2**24  # voxels that are brought back at once: MONAI keeps four coordinates of each, and copies of them
 
 
 class ToNetworkGridd(MapTransform, InvertibleTransform):
@@ -68,10 +71,35 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring ``"image"`` back to the grid of the reference scan."""
+        """Bring ``"image"`` back to the grid of the reference scan; a large one channel by channel and in slabs."""
         d = dict(data)
-        d["image"] = self.orientation.inverse(self.spacing.inverse(d["image"]))
+        image = d["image"]
+        if math.prod(image.applied_operations[-1]["orig_size"]) <= SLAB:
+            d["image"] = self.orientation.inverse(self.spacing.inverse(image))
+            return d
+        result = torch.zeros(())
+        for number, channel in enumerate(image.as_tensor()):
+            back = cast(MetaTensor, self.orientation.inverse(self.in_slabs(channel[None], image)))
+            result = result if number else torch.empty(len(image), *back.shape[1:])
+            result[number] = back.as_tensor()[0]
+        d["image"] = MetaTensor(result, meta=back.meta, applied_operations=back.applied_operations)
         return d
+
+    def in_slabs(self, channel: Tensor, image: MetaTensor) -> MetaTensor:
+        """`spacing.inverse` of a channel (1, X, Y, Z) of an image, one slab of the result after the other."""
+        *before, undone = image.applied_operations
+        *sides, depth = undone["orig_size"]
+        affine = torch.as_tensor(undone["extra_info"]["src_affine"])
+        result = torch.empty(1, *sides, depth)
+        step = max(1, SLAB // math.prod(sides))
+        for start in range(0, depth, step):
+            corner = affine.clone()
+            corner[:3, 3] += start * affine[:3, 2]
+            size = (*sides, min(step, depth - start))
+            slab = {**undone, "orig_size": size, "extra_info": {**undone["extra_info"], "src_affine": corner}}
+            part = MetaTensor(channel.clone(), affine=image.affine, applied_operations=[slab])
+            result[..., start : start + step] = cast(MetaTensor, self.spacing.inverse(part)).as_tensor()
+        return MetaTensor(result, meta={**image.meta, "affine": affine}, applied_operations=before)
 
 
 def check_overlap(scan: MetaTensor, reference: MetaTensor) -> list[str]:

@@ -64,7 +64,7 @@ def test_the_network_sees_the_box_of_the_brain_as_a_whole():
     made = WholeVolumeInferer()(volume, network)
     assert made.shape == (1, 2, 30, 40, 21) and made.dtype == torch.float32
     assert network.x.shape == (1, 4, 24, 24, 24)  # 20 x 23 x 17, widened to multiples of 8
-    assert network.x[:, 2].sum() == 24 * 24 * 21 and not network.x[:, [1, 3]].any()  # nothing is there beyond the volume
+    assert network.x[:, 2].sum() == 24 * 24 * 21 and not network.x[:, [1, 3]].any()  # none beyond the volume
     torch.testing.assert_close(network.x[:, 0].sum(), volume[:, 0].sum())
     inside = volume[:, 4] > 0
     torch.testing.assert_close(made[:, 0][inside], volume[:, 0][inside] + 1)  # every voxel comes back to its place

@@ -102,6 +102,25 @@ def test_round_trip(grid, tmp_path):
     assert not result["pred"][0].numpy()[~found].any()
 
 
+@pytest.mark.parametrize("grid", ["permuted PIR", "anisotropic", "oblique anisotropic"])
+def test_a_large_volume_comes_back_in_slabs_as_it_does_at_once(grid, tmp_path, monkeypatch):
+    transform = ToNetworkGridd(["t1"])
+    image = transform(LoadScansd(["t1"])({"t1": save(tmp_path, "t1", *GRIDS[grid])}))["image"]
+    made = torch.cat([image.as_tensor(), 1000 - image.as_tensor()])
+
+    def back():
+        operations = list(image.applied_operations)
+        return transform.inverse({"image": MetaTensor(made.clone(), meta=image.meta, applied_operations=operations)})
+
+    at_once = back()["image"]
+    monkeypatch.setattr("bundle.transforms.grid.SLAB", 40_000)
+    in_slabs = back()["image"]
+    assert in_slabs.shape == (2, *GRIDS[grid][0]) and not in_slabs.applied_operations
+    torch.testing.assert_close(in_slabs.as_tensor(), at_once.as_tensor(), atol=0.02, rtol=0)
+    torch.testing.assert_close(in_slabs.affine, at_once.affine, atol=1e-6, rtol=0)
+    assert nib.aff2axcodes(in_slabs.affine.numpy()) == tuple(GRIDS[grid][2])
+
+
 def test_same_grid_is_not_interpolated(tmp_path):
     item = {
         name: save(tmp_path, name, (40, 50, 30), (1, 1, 1), axes, (0, 0))
