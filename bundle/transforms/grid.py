@@ -97,7 +97,7 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
             corner[:3, 3] += start * affine[:3, 2]
             size = (*sides, min(step, depth - start))
             slab = {**undone, "orig_size": size, "extra_info": {**undone["extra_info"], "src_affine": corner}}
-            part = MetaTensor(channel.clone(), affine=image.affine, applied_operations=[slab])
+            part = MetaTensor(channel, affine=image.affine, applied_operations=[slab])
             result[..., start : start + step] = cast(MetaTensor, self.spacing.inverse(part)).as_tensor()
         return MetaTensor(result, meta={**image.meta, "affine": affine}, applied_operations=before)
 

@@ -64,7 +64,8 @@ def test_the_network_sees_the_box_of_the_brain_as_a_whole():
     made = WholeVolumeInferer()(volume, network)
     assert made.shape == (1, 2, 30, 40, 21) and made.dtype == torch.float32
     assert network.x.shape == (1, 4, 24, 24, 24)  # 20 x 23 x 17, widened to multiples of 8
-    assert network.x[:, 2].sum() == 24 * 24 * 21 and not network.x[:, [1, 3]].any()  # none beyond the volume
+    assert network.x[:, 2].eq(1).sum() == network.x[:, 2].sum() == 24 * 24 * 21  # nothing is there beyond the volume
+    assert not network.x[:, [1, 3]].any()
     torch.testing.assert_close(network.x[:, 0].sum(), volume[:, 0].sum())
     inside = volume[:, 4] > 0
     torch.testing.assert_close(made[:, 0][inside], volume[:, 0][inside] + 1)  # every voxel comes back to its place
@@ -82,7 +83,8 @@ def test_a_network_of_larger_voxels_sees_and_makes_the_same_field_of_view():
     made = WholeVolumeInferer(spacing=3)(volume, network)
     assert made.shape == (1, 1, 30, 42, 24)
     assert network.x.shape == (1, 2, 8, 16, 8)  # 6 x 10 x 4 voxels of 3 mm, widened to multiples of 8
-    assert (network.x[:, 0] > 0).sum() == 6 * 10 * 4 - 1 and network.x[:, 1].sum() == 8 * 14 * 8
+    assert (network.x[:, 0] > 0).sum() == 6 * 10 * 4 - 1
+    assert network.x[:, 1].eq(1).sum() == network.x[:, 1].sum() == 8 * 14 * 8
     expected = (volume[:, 0] + 1)[:, 6:24, 6:36, 6:18]
     inner = made[0, 0, 6:24, 6:36, 6:18]
     assert inner[7, 13, 4] == 1.0  # `Seen` makes 1 of 0
@@ -105,7 +107,8 @@ def test_a_brain_at_the_border_is_padded():
     volume, network = torch.ones(1, 3, 9, 9, 9), Seen()
     volume[:, 0] = torch.rand(9, 9, 9) + 0.1
     made = WholeVolumeInferer()(volume, network)
-    assert network.x.shape == (1, 2, 16, 16, 16) and network.x[:, 1].sum() == 9**3
+    assert network.x.shape == (1, 2, 16, 16, 16)
+    assert network.x[:, 1].eq(1).sum() == network.x[:, 1].sum() == 9**3
     torch.testing.assert_close(made[:, 0], volume[:, 0] + 1)
 
 
