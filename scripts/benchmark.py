@@ -102,12 +102,14 @@ class Benchmark:
         def inverted() -> Any:
             pred, uncertainty = d["network"]
             further = {} if uncertainty is None else {"uncertainty": MetaTensor(uncertainty)}
-            return evaluator.postprocessing({**d["preprocess"], "pred": MetaTensor(pred), **further})
+            data = {**d["preprocess"], "pred": MetaTensor(pred), **further}
+            d["made"] = evaluator.postprocessing(data, end=evaluator.way_back)
+            return list(evaluator.brought_back(d["made"], item[d["made"]["reference"]]))
 
         def written() -> None:
-            data, aside = d["invert"], self.folder / "written"
+            data, aside = d["made"], self.folder / "written"
             aside.mkdir(exist_ok=True)
-            evaluator.write_images(aside, data, item[data["reference"]], [*data["intensity"], *made], made)
+            evaluator.write_images(aside, d["invert"], data, item[data["reference"]], made)
 
         return {
             "start": lambda: subprocess.run([sys.executable, "-W", "ignore", "-c", START], check=True),

@@ -86,73 +86,94 @@ def check_header(path: str | Path) -> Header:
     return Header(shape, affine, tuple(notes))
 
 
-def check_image(voxels: np.ndarray, path: str | Path) -> list[str]:
-    """Check a scan's voxels and repair them in place.
+def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str], bool]:
+    """Check a scan's voxels, mend those that are no numbers, and tell what is to be made of negative ones.
 
-    Non-finite voxels take the nearest finite one's value; negative ones become 0 if they are so small and few as a
-    spline's overshoot is. (Where negative intensities are meant, as after z-scoring, they stay.)
+    Negative voxels are to become 0 if they are so small and few as a spline's overshoot is. (Where negative intensities
+    are meant, as after z-scoring, they stay.)
 
     Args:
-        voxels: (X, Y, Z) float32.
+        slabs: the scan's voxels, float32, all at once or in parts; mended in place, see `mend`.
         path: its file, for the messages.
 
     Returns:
-        One line for each repair.
+        One line for each repair, and whether negative voxels are to become 0.
 
     Raises:
         InputError: many voxels are not finite, or all have one value.
     """
     path, lines = Path(path), []
-    broken = ~np.isfinite(voxels)
-    count = int(broken.sum())
-    if count > MAX_NONFINITE * voxels.size:
-        share = "all" if count == voxels.size else f"{100 * count / voxels.size:.3g} % of the"
+    size = broken = negative = 0
+    lowest, highest, undershoot, total = np.inf, -np.inf, 0.0, 0.0
+    for voxels in slabs:
+        size += voxels.size
+        broken += mend(voxels)
+        lowest, highest = min(lowest, float(voxels.min())), max(highest, float(voxels.max()))
+        below = voxels < 0
+        negative += int(below.sum())
+        undershoot -= voxels.sum(where=below, dtype=np.float64)
+        total += voxels.sum(where=~below, dtype=np.float64)
+    if broken > MAX_NONFINITE * size:
+        share = "all" if broken == size else f"{100 * broken / size:.3g} % of the"
         remedy = "Write it again; if NaN stands for the background, as 0"
         raise InputError(f"{share} voxels are NaN or infinite", remedy, path)
-    if count:
+    if broken:
+        lines.append(f"{path.name}: {broken} voxels were NaN or infinite, repaired from their neighbours")
+    if lowest == highest:
+        what = "all voxels are 0" if lowest == 0 else f"all voxels have one value, {lowest:g}"
+        raise InputError(f"{what}: there is no image in it", WRITE_AGAIN, path)
+    overshoots = 0 < undershoot <= MAX_OVERSHOOT * total
+    if overshoots:
+        told = f"{negative} voxels were below 0, as a spline overshoots (down to {lowest:.4g}), set to 0"
+        lines.append(f"{path.name}: {told}")
+    return lines, overshoots
+
+
+def mend(voxels: np.ndarray) -> int:
+    """Give voxels that are not finite the nearest finite one's value, in place; how many they are.
+
+    Where none is finite all stay as they are.
+    """
+    broken = ~np.isfinite(voxels)
+    count = int(broken.sum())
+    if 0 < count < voxels.size:
         nearest = ndimage.distance_transform_edt(broken, return_distances=False, return_indices=True)
         voxels[broken] = voxels[tuple(axis[broken] for axis in nearest)]
-        lines.append(f"{path.name}: {count} voxels were NaN or infinite, repaired from their neighbours")
-    if voxels.min() == voxels.max():
-        value = float(voxels.flat[0])
-        what = "all voxels are 0" if value == 0 else f"all voxels have one value, {value:g}"
-        raise InputError(f"{what}: there is no image in it", WRITE_AGAIN, path)
-
-    negative = voxels < 0
-    undershoot = -voxels.sum(where=negative, dtype=np.float64)
-    if 0 < undershoot <= MAX_OVERSHOOT * voxels.sum(where=~negative, dtype=np.float64):
-        lines.append(
-            f"{path.name}: {int(negative.sum())} voxels were below 0, as a spline overshoots (down to "
-            f"{voxels.min():.4g}), set to 0"
-        )
-        voxels[negative] = 0
-    return lines
+    return count
 
 
-def check_label(voxels: np.ndarray, path: str | Path) -> None:
+def check_label(slabs: Iterable[np.ndarray], path: str | Path) -> None:
     """Check a label map's voxels.
+
+    Args:
+        slabs: all of them at once or in parts.
+        path: its file, for the message.
 
     Raises:
         InputError: they are not all whole numbers from 0.
     """
-    wrong = voxels[~(np.isfinite(voxels) & (voxels >= 0) & (voxels == np.rint(voxels)))]
-    if wrong.size:
+    count, example = 0, 0.0
+    for voxels in slabs:
+        wrong = voxels[~(np.isfinite(voxels) & (voxels >= 0) & (voxels == np.rint(voxels)))]
+        count, example = count + wrong.size, float(wrong[0]) if wrong.size else example
+    if count:
         remedy = "Write whole numbers, and resample labels by nearest neighbour"
-        raise InputError(f"{wrong.size} voxels are no labels, such as {wrong[0]:.4g}", remedy, path)
+        raise InputError(f"{count} voxels are no labels, such as {example:.4g}", remedy, path)
 
 
-def check_mask(voxels: np.ndarray, voxel_ml: float, path: str | Path) -> str | None:
+def check_mask(slabs: Iterable[np.ndarray], voxel_ml: float, path: str | Path) -> str | None:
     """Why what is named as a brain mask cannot be one, in a line; None if it can.
 
     Args:
-        voxels: (X, Y, Z), inside where above 0.
+        slabs: (X, Y, Z), inside where above 0, at once or in parts.
         voxel_ml: a voxel's volume in ml.
         path: its file, for the message.
     """
-    inside = np.count_nonzero(voxels > 0) * voxel_ml
+    counts = [(np.count_nonzero(voxels > 0), voxels.size) for voxels in slabs]
+    inside, whole = (voxel_ml * sum(numbers) for numbers in zip(*counts))
     if inside == 0:
         return f"{Path(path).name}: is empty, not used as the brain mask"
-    if inside < MIN_BRAIN_ML and voxels.size * voxel_ml > WHOLE_HEAD_ML:
+    if inside < MIN_BRAIN_ML and whole > WHOLE_HEAD_ML:
         return f"{Path(path).name}: covers {inside:.3g} ml, which is no brain, not used as the brain mask"
     return None
 

@@ -6,13 +6,15 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arraywriters import ArrayWriter
+from nibabel.openers import ImageOpener
 
 from bundle.errors import InputError
 
@@ -64,28 +66,46 @@ def as_json(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_volume(path: Path, volume: np.ndarray, reference: str | Path, description: str) -> None:
-    """Write a volume as float32 NIfTI with the affine, the qform and sform codes and the units of a reference file.
+@contextmanager
+def volume_file(path: Path, reference: str | Path, description: str) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a float32 NIfTI file with the affine, the qform and sform codes and the units of a reference file.
+
+    Gives a function that is to be called with the volume ``(X, Y, Z)``, on the grid of the reference, or with one part
+    of it ``(X, Y, n)`` after the other along the last axis.
 
     Args:
         path: ends in .nii or .nii.gz.
-        volume: ``(X, Y, Z)``, on the grid of the reference.
         reference: the NIfTI file whose grid it is.
         description: kept in the header, at most 79 bytes.
 
     Raises:
-        ValueError: the volume's shape is not that of the reference.
+        ValueError: what was written has not the shape of the reference.
     """
     source = cast(nib.Nifti1Image, nib.load(reference))
-    if volume.shape != source.shape[:3]:
-        raise ValueError(f"volume: shape {volume.shape}, but {reference} has {source.shape[:3]}.")
+    *sides, depth = source.shape[:3]
     header = source.header.copy()
     header.set_data_dtype(np.float32)
-    header.set_slope_inter(1, 0)
     header.extensions.clear()  # notes of other programs about another image
     header["cal_min"], header["cal_max"] = 0, 1
     header["descrip"] = description.encode()[:79]
-    nib.save(type(source)(volume.astype(np.float32), source.affine, header), path)
+    zeros = np.broadcast_to(np.float32(0), (*sides, depth))  # of the shape that the header is to tell, without memory
+    header = type(source)(zeros, source.affine, header).header
+    header.set_slope_inter(1, 0)
+    header["vox_offset"] = 0  # right behind the header, not where the reference has its voxels
+    written = 0
+
+    def write(part: np.ndarray) -> None:
+        nonlocal written
+        written += part.shape[2]
+        if list(part.shape[:2]) != sides or written > depth:
+            raise ValueError(f"volume: shape {(*part.shape[:2], written)}, but {reference} has {(*sides, depth)}.")
+        ArrayWriter(part, np.float32, check_scaling=False).to_fileobj(file)
+
+    with ImageOpener(str(path), "wb") as file:
+        header.write_to(file)
+        yield write
+    if written < depth:
+        raise ValueError(f"volume: {written} planes, but {reference} has {depth}.")
 
 
 def prepare_output(output_dir: Path, dataset_dir: Path) -> None:

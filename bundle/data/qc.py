@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -12,10 +14,46 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nibabel.orientations import apply_orientation, io_orientation
 
+from bundle.data.scan_file import slabs
+
 # plane -> the axis (of R, A, S) that it cuts, and the letters at its left, right, top and bottom border. The patient's
 # right is on the left of the picture, as radiologists have it.
 PLANES = {"axial": (2, "RLAP"), "coronal": (1, "RLSI"), "sagittal": (0, "APSI")}
 GIVEN, MADE = "white", "#ffb000"
+SHARP = 256  # voxels along an axis: the brain then has about half as many as a panel has pixels
+
+
+class Sketch:
+    """What a picture needs of volumes that come slab by slab: of those with several slabs, every n-th voxel.
+
+    Args:
+        reference: a NIfTI file on the grid of the volumes.
+
+    Attributes:
+        volumes: what is kept, ``(C, X', Y', Z')``, by name.
+        affine: voxel to millimetres, RAS, of what is kept.
+    """
+
+    def __init__(self, reference: str | Path) -> None:
+        image = cast(nib.Nifti1Image, nib.load(reference))
+        shape = image.shape[:3]
+        self.whole = len(slabs(shape)) == 1
+        self.steps = [1 if self.whole else math.ceil(length / SHARP) for length in shape]
+        self.shape = [math.ceil(length / step) for length, step in zip(shape, self.steps)]
+        self.affine = image.affine @ np.diag([*self.steps, 1])
+        self.volumes: dict[str, np.ndarray] = {}
+
+    def add(self, start: int, part: Mapping[str, np.ndarray]) -> None:
+        """Take of slabs ``(C, X, Y, n)``, by name, that begin at a plane along the last axis."""
+        x, y, z = self.steps
+        if self.whole:  # nothing to put together
+            self.volumes = dict(part)
+            return
+        for name, slab in part.items():
+            volume = self.volumes.setdefault(name, np.empty((len(slab), *self.shape), slab.dtype))
+            some = slab[:, ::x, ::y, -start % z :: z]
+            first = math.ceil(start / z)
+            volume[..., first : first + some.shape[3]] = some
 
 
 def write_qc(

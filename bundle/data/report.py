@@ -8,19 +8,21 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from monai.transforms import generate_spatial_bounding_box
 from nibabel.affines import apply_affine
-from nibabel.processing import resample_from_to
-from nibabel.spatialimages import SpatialImage
 
 from bundle import __version__
 from bundle.data.output import write_text
 from bundle.data.qc import top
+from bundle.data.scan_file import ScanFile, slabs
+from bundle.errors import InputError
 
 VIEWER = Path(__file__).with_name("viewer")
 PARTS = {"style": "report.css", "script": "report.js", "niivue": "niivue.min.js"}  # ours, not the user's: not escaped
@@ -72,7 +74,7 @@ def results(output_dir: Path, record: Mapping[str, Any], with_volumes: bool) -> 
     try:
         if with_volumes:
             shown["panels"] = panels(folder, shown["report"])
-    except (OSError, nib.filebasedimages.ImageFileError) as error:  # a scan was moved meanwhile: told on the page
+    except (OSError, InputError) as error:  # a scan was moved meanwhile: told on the page
         shown["fault"] = f"The volumes cannot be shown: {error}"
     return shown
 
@@ -88,46 +90,51 @@ def panels(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
         Per contrast {"contrast", "made": bool, "volume", "uncertainty"}: volumes as base64 of .nii.gz, or None. Their
         values are [0, 1] as of the results; a given scan is scaled by the percentiles that the network saw.
     """
-    made = {name: read(folder / f"{folder.name}_{name}_synth.nii.gz") for name in report["targets"]}
-    grid = grid_around(next(iter(made.values())))
+
+    def result(name: str, ending: str) -> Path:
+        return folder / f"{folder.name}_{name}_{ending}.nii.gz"
+
+    grid = grid_around(result(report["targets"][0], "synth"))
     shown = []
     for name, (low, high) in ((n, scale.values()) for n, scale in report["input_intensities"].items()):
-        scan = ((on_grid(read(Path(report["inputs"][name])), grid) - low) / (high - low)).clip(0, 1)
+        scan = ((on_grid(report["inputs"][name], grid) - low) / (high - low)).clip(0, 1)
         volume = encode(scan, grid[1], top(scan))
         shown.append({"contrast": name, "made": False, "volume": volume, "uncertainty": None})
-    for name, image in made.items():
-        deviation = folder / f"{folder.name}_{name}_uncertainty.nii.gz"
+    for name in report["targets"]:
         uncertainty = None
-        if deviation.name in report["files"]:
-            values = on_grid(read(deviation), grid)
+        if result(name, "uncertainty").name in report["files"]:
+            values = on_grid(result(name, "uncertainty"), grid)
             uncertainty = encode(values, grid[1], top(values))
-        made_values = on_grid(image, grid)
-        volume = encode(made_values, grid[1], top(made_values))
-        shown.append({"contrast": name, "made": True, "volume": volume, "uncertainty": uncertainty})
+        made = on_grid(result(name, "synth"), grid)
+        shown.append(
+            {"contrast": name, "made": True, "volume": encode(made, grid[1], top(made)), "uncertainty": uncertainty}
+        )
     return shown
 
 
-def read(path: Path) -> SpatialImage:
-    """A volume of three axes."""
-    return cast(SpatialImage, nib.funcs.squeeze_image(cast(SpatialImage, nib.load(path))))
-
-
-def grid_around(image: SpatialImage) -> tuple[tuple[int, ...], np.ndarray]:
+def grid_around(path: str | Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine of a grid along R, A and S around what is not 0 in a volume, or around all of it."""
-    inside = np.argwhere(np.asarray(image.dataobj) != 0)
-    low, high = (inside.min(0), inside.max(0)) if len(inside) else (np.zeros(3), np.array(image.shape) - 1)
-    box = np.stack([low, high])
-    corners = np.stack(np.meshgrid(*box.T, indexing="ij"), axis=-1).reshape(-1, 3)
-    world = apply_affine(image.affine, corners)
+    scan = ScanFile(path)
+    corners = [np.zeros(3), np.array(scan.shape[1:]) - 1]
+    boxes = []
+    for (start, _), slab in zip(slabs(scan.shape[1:]), scan.slabs(), strict=True):
+        low, beyond = generate_spatial_bounding_box(slab[None])
+        if any(beyond):
+            boxes += [np.add(low, (0, 0, start)), np.add(beyond, (-1, -1, start - 1))]
+    if boxes:
+        corners = [np.min(boxes, axis=0), np.max(boxes, axis=0)]
+    ends = np.stack(np.meshgrid(*np.transpose(corners), indexing="ij"), axis=-1).reshape(-1, 3)
+    world = apply_affine(scan.affine.numpy(), ends)
     first, last = world.min(0) - MARGIN, world.max(0) + MARGIN
     affine = np.diag([VOXEL, VOXEL, VOXEL, 1.0])
     affine[:3, 3] = first
     return tuple(int(n) for n in np.ceil((last - first) / VOXEL) + 1), affine
 
 
-def on_grid(image: SpatialImage, grid: tuple[tuple[int, ...], np.ndarray]) -> np.ndarray:
+def on_grid(path: str | Path, grid: tuple[tuple[int, ...], np.ndarray]) -> np.ndarray:
     """Values of a volume on another grid, by linear interpolation; 0 beyond its borders."""
-    return np.nan_to_num(resample_from_to(image, grid, order=1).get_fdata(dtype=np.float32))
+    shape, affine = grid
+    return np.nan_to_num(ScanFile(path).onto(torch.as_tensor(affine), shape)[0].numpy())
 
 
 def encode(values: np.ndarray, affine: np.ndarray, top: float) -> str:

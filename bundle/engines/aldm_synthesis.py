@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bundle import __version__
-from bundle.data.output import write_volume
 from bundle.engines.options import flag
-from bundle.engines.synthesis import SynthesisEvaluator
+from bundle.engines.synthesis import Content, SynthesisEvaluator
 from bundle.transforms.intensity import to_level
 
 
@@ -60,16 +57,11 @@ class TranslationEvaluator(SynthesisEvaluator):
         keep = torch.tensor([*one, *one, True])  # the brain stays, and with it the box that the network sees
         return torch.as_tensor(image) * keep[:, None, None, None]
 
-    def write_images(
-        self, folder: Path, data: Mapping[str, Any], reference: str, shown: Sequence[str], made: Sequence[str]
-    ) -> list[str]:
-        """See `SynthesisEvaluator`."""
-        files = super().write_images(folder, data, reference, shown, made)
-        channel = len(self.options.contrasts)
-        for source in self.sources:
-            for name in made:
-                files.append(f"{data['subject']}_{name}_from_{source}_synth.nii.gz")
-                told = f"{name} from {source}, msg-ldm-bundle {__version__}"
-                write_volume(folder / files[-1], data["pred"][channel].numpy(), reference, told)
-                channel += 1
-        return files
+    def contents(self, data: Mapping[str, Any], made: Sequence[str]) -> dict[str, Content]:
+        """See `SynthesisEvaluator`; the single predictions lie behind the contrasts, source by source."""
+        pairs = [(source, name) for source in self.sources for name in made]
+        alone = {
+            f"{data['subject']}_{name}_from_{source}_synth.nii.gz": Content("pred", channel, f"{name} from {source}")
+            for channel, (source, name) in enumerate(pairs, len(self.options.contrasts))
+        }
+        return {**super().contents(data, made), **alone}

@@ -7,33 +7,40 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 
 import ignite.distributed as idist
+import nibabel as nib
 import torch
 from ignite.engine import Engine, Events
 from monai.data import Dataset, MetaTensor
 from monai.engines import Evaluator
 from monai.inferers import Inferer
-from monai.transforms import Compose
+from monai.transforms import Compose, Invertd
+from nibabel.nifti1 import Nifti1Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle import __version__
 from bundle.data.ahead import ReadAhead
-from bundle.data.output import as_json, clear_leftover, is_done, prepare_output, staged, told, write_text, write_volume
-from bundle.data.qc import write_qc
+from bundle.data.output import as_json, clear_leftover, is_done, prepare_output, staged, told, volume_file, write_text
+from bundle.data.qc import Sketch, write_qc
+from bundle.data.scan_file import slabs
 from bundle.engines import ranks
 from bundle.engines.gates import GateMaps
 from bundle.engines.options import SynthesisOptions, check_whole, flag
 from bundle.errors import InputError, input_error_in
 from bundle.inferers.views import takes_a_start
 from bundle.networks.weights import sha256
+from bundle.transforms.grid import slab_of
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 COLUMNS = ("subject", "status", "made", "seconds", "reason")
 
@@ -87,6 +94,8 @@ class SynthesisEvaluator(Evaluator):
         self.logger.setLevel(logging.CRITICAL)  # ignite's own lines about its run: failures and Ctrl-C are told plainly
         self.dataset, self.network, self.inferer, self.postprocessing = dataset, network, inferer, postprocessing
         self.prepared = ReadAhead(dataset, read_ahead)
+        # what comes before is done once, on the network's grid
+        self.way_back = next((n for n, step in enumerate(postprocessing.transforms) if isinstance(step, Invertd)), 0)
         self.options, self.checksum = options, checksum
         if options.samples and options.views and not takes_a_start(network):
             fault = f"{options.views} is true, but {type(network).__name__} starts no sample from a mean of views"
@@ -186,13 +195,15 @@ class SynthesisEvaluator(Evaluator):
         data["pred"] = MetaTensor(pred)
         if uncertainty is not None:
             data["uncertainty"] = MetaTensor(uncertainty)
-        data = self.postprocessing(data)
-        clock.lap("postprocessing")
+        data, reference = self.postprocessing(data, end=self.way_back), item[data["reference"]]
+        if uncertainty is not None:  # of what is given it is 0
+            data["uncertainty"] = data["uncertainty"][[self.options.contrasts.index(name) for name in made]]
         warnings = [*data["warnings"], *self.cautions(made)]
         outdated = [f"{folder.name}_{name}_uncertainty.nii.gz" for name in made]
         outdated += [f"{folder.name}_{name}_gate.nii.gz" for name in self.options.contrasts]
         with staged(folder, outdated) as aside:
-            files = self.write_images(aside, data, item[data["reference"]], [*data["intensity"], *made], made)
+            parts = clock.lapped(self.brought_back(data, reference), "postprocessing", "writing")
+            files = self.write_images(aside, parts, data, reference, made)
             clock.lap("writing")
             report = {
                 "subject": folder.name,
@@ -201,7 +212,7 @@ class SynthesisEvaluator(Evaluator):
                 "reference": data["reference"],
                 "input_intensities": data["intensity"],
                 "files": files,
-                "seconds": clock.laps,
+                "seconds": {name: round(seconds, 2) for name, seconds in clock.laps.items()},
                 "device": str(self.state.device),
                 "warnings": warnings,
             }
@@ -224,10 +235,11 @@ class SynthesisEvaluator(Evaluator):
         """All contrasts ``(C, H, W, D)`` of a stack ``(2C, H, W, D)``, and the deviation of the samples if several."""
         options, network = self.options, self.network
         stack = torch.as_tensor(image)[None].to(self.state.device)
-        network.targets = tuple(options.contrasts.index(name) for name in made)  # type: ignore[assignment]
+        wanted = [options.contrasts.index(name) for name in made]
+        network.targets = tuple(wanted)  # type: ignore[assignment]
         network.num_steps, network.start_level = options.num_steps, options.start_level  # type: ignore[assignment]
         network.mode = "sample" if options.samples else "mean"  # type: ignore[assignment]
-        first = mean = squares = torch.zeros(())
+        result = mean = squares = torch.zeros(())  # statistics of what is made alone: the rest is the same every time
         with self.mode(network):
             start = {}  # of all samples; without views each makes its own, which the network has at hand
             if options.samples and options.views:
@@ -236,14 +248,20 @@ class SynthesisEvaluator(Evaluator):
                 network.seed = options.seed + number  # type: ignore[assignment]
                 pred = self.inferer(stack, network, **start)[0].cpu()
                 if number == 0:
-                    first, mean, squares = pred, pred.clone(), torch.zeros_like(pred)
+                    result, mean = pred, pred[wanted]
+                    squares = torch.zeros_like(mean)
                     continue
                 # Welford's running mean and sum of squared deviations: memory does not grow with the samples
-                step = pred - mean
+                step = pred[wanted] - mean
                 mean += step / (number + 1)
-                squares += step * (pred - mean)
-        result = first if options.mode == "sample" else mean
-        return result, (squares / (options.samples - 1)).sqrt() if options.samples > 1 else None
+                squares += step * (pred[wanted] - mean)
+        if options.samples < 2:
+            return result, None
+        if options.mode == "mean":
+            result[wanted] = mean
+        deviation = torch.zeros_like(result)
+        deviation[wanted] = (squares / (options.samples - 1)).sqrt()
+        return result, deviation
 
     def gates(self, image: Tensor, network: GateMaps) -> Tensor:
         """How far the network opens for each given contrast, ``(C, H, W, D)``, of a stack ``(2C, H, W, D)``."""
@@ -251,33 +269,72 @@ class SynthesisEvaluator(Evaluator):
             maps: Any = self.inferer(torch.as_tensor(image)[None].to(self.state.device), network)
         return maps[0].cpu()
 
+    def brought_back(self, data: Mapping[str, Any], reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What was made of a subject on the grid of the reference scan, slab by slab, and where each begins.
+
+        Up to `AT_ONCE` voxels that is one slab. Of larger scans all contrasts, and the coordinates of all voxels, would
+        be gigabytes.
+        """
+        shape = cast(Nifti1Image, nib.load(reference)).shape[:3]
+        for start, stop in (places := slabs(shape)):
+            image = data["image"] if len(places) == 1 else slab_of(data["image"], start, stop)
+            yield start, self.postprocessing({**data, "image": image}, start=self.way_back)
+
+    def contents(self, data: Mapping[str, Any], made: Sequence[str]) -> dict[str, Content]:
+        """What the volumes of a subject hold, by the names of their files."""
+        made_of = {"pred": self.options.contrasts, "uncertainty": made, "gates": self.options.contrasts}
+        return {
+            f"{data['subject']}_{name}_{ending}.nii.gz": Content(key, made_of[key].index(name), f"{name} {ending}")
+            for key, ending, names in (
+                ("pred", "synth", made),
+                ("uncertainty", "uncertainty", made),
+                ("gates", "gate", data["intensity"]),
+            )
+            if key in data
+            for name in names
+        }
+
     def write_images(
-        self, folder: Path, data: Mapping[str, Any], reference: str, shown: Sequence[str], made: Sequence[str]
+        self,
+        folder: Path,
+        parts: Iterable[tuple[int, Mapping[str, Any]]],
+        data: Mapping[str, Any],
+        reference: str,
+        made: Sequence[str],
     ) -> list[str]:
-        """Write the volumes that were made and a picture of those shown into a folder; the names of the files."""
-        subject, files = data["subject"], []
-        channel = {name: number for number, name in enumerate(self.options.contrasts) if name in shown}
-        given = list(data["intensity"])
-        for key, ending, names in (
-            ("pred", "synth", made),
-            ("uncertainty", "uncertainty", made),
-            ("gates", "gate", given),
-        ):
-            for name in names if key in data else ():
-                files.append(f"{subject}_{name}_{ending}.nii.gz")
-                volume = data[key][channel[name]].numpy()
-                write_volume(folder / files[-1], volume, reference, f"{name} {ending}, msg-ldm-bundle {__version__}")
-        files.append(f"{subject}_qc.png")
+        """Write the volumes that were made, and a picture of all, into a folder; the names of the files.
+
+        Args:
+            folder: of the subject.
+            parts: see `brought_back`.
+            data: the subject as the network saw it, and what it made.
+            reference: the scan whose grid that of the volumes is.
+            made: which contrasts are synthetic.
+        """
+        subject, contents, sketch = data["subject"], self.contents(data, made), Sketch(reference)
+        with ExitStack() as stack:
+            write = {
+                name: stack.enter_context(
+                    volume_file(folder / name, reference, f"{content.told}, msg-ldm-bundle {__version__}")
+                )
+                for name, content in contents.items()
+            }
+            for start, part in parts:
+                for name, content in contents.items():
+                    write[name](part[content.key][content.channel].numpy())
+                sketch.add(start, {key: part[key].numpy() for key in ("pred", "uncertainty", "brain") if key in part})
+        shown = [name for name in self.options.contrasts if name in data["intensity"] or name in made]
+        volumes = dict(zip(self.options.contrasts, sketch.volumes["pred"]))
         write_qc(
-            folder / files[-1],
+            folder / f"{subject}_qc.png",
             subject,
-            {name: data["pred"][number].numpy() for name, number in channel.items()},
+            {name: volumes[name] for name in shown},
             made,
-            {name: data["uncertainty"][channel[name]].numpy() for name in made} if "uncertainty" in data else {},
-            data["brain"][0].numpy(),
-            data["pred"].affine.numpy(),
+            dict(zip(made, sketch.volumes.get("uncertainty", ()))),
+            sketch.volumes["brain"][0],
+            sketch.affine,
         )
-        return files
+        return [*contents, f"{subject}_qc.png"]
 
     def cautions(self, made: Sequence[str]) -> list[str]:
         """What a reader of the results must know of the contrasts that were made."""
@@ -324,15 +381,35 @@ class SynthesisEvaluator(Evaluator):
             raise InputError(fault, "Free some space", self.output_dir) from error
 
 
+class Content(NamedTuple):
+    """What a volume that is written holds.
+
+    Attributes:
+        key, channel: where it is in the item of a subject.
+        told: what it is, in words, for the header.
+    """
+
+    key: str
+    channel: int
+    told: str
+
+
 class Clock:
-    """Seconds between calls of `lap`, by name."""
+    """Seconds between calls of `lap`, summed by name."""
 
     def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+        self.laps: dict[str, float] = defaultdict(float)
         self.last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """Note the seconds since the last call."""
+        """Add the seconds since the last call to those of a name."""
         now = time.monotonic()
-        self.laps[name] = round(now - self.last, 2)
+        self.laps[name] += now - self.last
         self.last = now
+
+    def lapped(self, items: Iterable[T], making: str, using: str) -> Iterator[T]:
+        """The same items; what it takes to make one is told apart from what the caller does with it."""
+        for item in items:
+            self.lap(making)
+            yield item
+            self.lap(using)

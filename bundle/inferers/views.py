@@ -7,7 +7,6 @@ from inspect import signature
 from itertools import groupby
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
@@ -70,7 +69,7 @@ class ViewsInferer(Inferer):
         """The mean over the views, ``(1, 2C, X, Y, Z)`` -> ``(1, K, X, Y, Z)``."""
         volume = convert_to_tensor(inputs, track_meta=False)
         everywhere, shared = slice(0, volume.shape[-1]), shared_slices(volume[0], self.slices.num_contrasts)
-        total, count = torch.zeros((), device=volume.device), volume.new_zeros(volume.shape[-1])
+        total, count = volume, volume.new_zeros(volume.shape[-1])
         for axis, mirrored in self.views:
             where = everywhere if axis == AXIAL else shared
             if axis == AXIAL or where.stop - where.start >= LOWEST:
@@ -78,9 +77,12 @@ class ViewsInferer(Inferer):
                 made = self.slices(across(part, axis), network, *args, **kwargs)
                 made = made.transpose(axis, AXIAL)[..., : part.shape[-1]]
                 made = made.flip(LEFT_RIGHT) if mirrored else made
-                total = total + F.pad(made, (where.start, everywhere.stop - where.stop))
+                if count.any():
+                    total[..., where] += made
+                else:  # the first view is that of all axial slices
+                    total = made
                 count[where] += 1
-        return total / count
+        return total.div_(count)
 
 
 def across(volume: Tensor, axis: int) -> Tensor:

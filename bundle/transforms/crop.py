@@ -11,15 +11,16 @@ from monai.transforms import Crop, InvertibleTransform, MapTransform, Pad
 
 
 class CropToBraind(MapTransform, InvertibleTransform):
-    """Crop or zero-pad in plane to ``size`` x ``size`` voxels around the middle of the brain's box; the depth stays.
+    """Crop or zero-pad in plane to ``size`` x ``size`` voxels around the middle of the brain's box.
 
-    A box that does not fit makes the slice larger, to the next multiple of ``multiple``, along that axis only.
+    The depth stays, unless it is above ``size``: then the neck, or air, is cut off alike. A box that does not fit makes
+    the volume larger, to the next multiple of ``multiple``, along that axis only. One voxel beside the box has to fit.
 
     Args:
         keys: volumes ``(C, X, Y, Z)`` on one grid; missing ones are skipped. Each keeps what inverts it.
         mask: key of the brain mask ``(1, X, Y, Z)``.
         size: edge of a slice in voxels.
-        multiple: larger slices are a multiple of this many voxels.
+        multiple: larger sides are a multiple of this many voxels.
     """
 
     def __init__(
@@ -44,22 +45,27 @@ class CropToBraind(MapTransform, InvertibleTransform):
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring the volumes back to the size they had; what was cut off is 0."""
+        """Bring the volumes back to the size they had; what was cut off is 0. A slab (`slab_of`) stays as it is."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.crop.inverse(self.pad.inverse(d[key]))
+            if d[key].applied_operations:
+                d[key] = self.crop.inverse(self.pad.inverse(d[key]))
         return d
 
     def window(self, brain: np.ndarray) -> tuple[tuple[slice, ...], Any]:
         """What to crop, and then to pad per axis (channels first), so that the brain is in the middle."""
         slices, widths = [], [(0, 0)]
-        for axis in (0, 1):
-            line = np.flatnonzero(brain.any(axis=(1 - axis, 2)))
+        axes = (0, 1, 2) if brain.shape[2] > self.size else (0, 1)
+        for axis in axes:
+            line = np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis})))
             first, last = int(line[0]), int(line[-1])
-            needed = last - first + 1
+            needed = last - first + 1 + 2  # what is cut through is 0, so that it stays so beyond
             size = self.size if needed <= self.size else -(-needed // self.multiple) * self.multiple
             start = (first + last + 1 - size) // 2
             end, length = start + size, brain.shape[axis]
             slices.append(slice(max(start, 0), min(end, length)))
             widths.append((max(-start, 0), max(end - length, 0)))
-        return (*slices, slice(None)), (*widths, (0, 0))
+        if 2 not in axes:
+            slices.append(slice(None))
+            widths.append((0, 0))
+        return tuple(slices), tuple(widths)

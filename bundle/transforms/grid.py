@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, Orientation, ResampleToMatch, Spacing
+from monai.transforms import InvertibleTransform, MapTransform, Orientation, ResampleToMatch, Spacing, SpatialResample
 from torch import Tensor
 
+from bundle.data.scan_file import ScanFile, part_affine, slabs
 from bundle.errors import InputError
 
 SMALLEST_OVERLAP = 0.05  # of the reference's field of view: less is no overlap
 GOOD_OVERLAP = 0.5  # less is said
-SLAB = 2**24  # voxels that are brought back at once: MONAI keeps four coordinates of each, and copies of them
 
 
 class ToNetworkGridd(MapTransform, InvertibleTransform):
@@ -32,8 +31,8 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
         masks: keys of label volumes, resampled where present.
         spacing: edge of a voxel of the network's grid in mm.
 
-    Input: volumes ``(1, X, Y, Z)`` as MetaTensors with their native affine. Output: volumes ``(1, X', Y', Z')`` on one
-    grid; ``"image"``, the reference scan on it; ``"reference"``, its name.
+    Input: volumes ``(1, X, Y, Z)`` as MetaTensors with their native affine, or large ones as `ScanFile`. Output:
+    volumes ``(1, X', Y', Z')`` on one grid; ``"image"``, the reference scan on it; ``"reference"``, its name.
 
     Raises:
         InputError: no contrast is there, or a scan lies somewhere else than the reference scan.
@@ -48,6 +47,7 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
         # float32 places a sample to better than 1e-4 of a voxel, in half the time and memory of MONAI's float64
         self.spacing = Spacing(pixdim=(spacing,) * 3, mode="bilinear", padding_mode="border", dtype=np.float32)
         self.resample = ResampleToMatch(padding_mode="zeros", dtype=np.float32)
+        self.back = SpatialResample(padding_mode="border", dtype=np.float32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -55,7 +55,7 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
         if reference is None:
             raise InputError(f"none of the contrasts {', '.join(self.contrasts)} is there", "Give at least one of them")
         given = d[reference]
-        image = cast(MetaTensor, self.spacing(self.orientation(given)))
+        image = self.on_own_grid(given)
         d["image"], d["reference"] = image, reference
         warnings = list(d.get("warnings", []))
         for key in self.key_iterator(d):
@@ -63,46 +63,57 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
                 d[key] = MetaTensor(image.as_tensor(), affine=image.affine)
                 continue
             warnings += check_overlap(d[key], given)
-            mode = "bilinear" if key in self.contrasts else "nearest"
-            # turned first: then a scan that differs from the reference in orientation only is not interpolated
-            moved = cast(MetaTensor, self.resample(self.orientation(d[key]), image, mode=mode))
-            d[key] = MetaTensor(moved.as_tensor(), affine=image.affine)
+            d[key] = MetaTensor(self.onto(image, d[key], key in self.contrasts), affine=image.affine)
         d["warnings"] = warnings
         return d
 
+    def on_own_grid(self, scan: MetaTensor | ScanFile) -> MetaTensor:
+        """The reference scan on the network's grid."""
+        if isinstance(scan, MetaTensor):
+            return cast(MetaTensor, self.spacing(self.orientation(scan)))
+        plan: Any = MetaTensor(torch.zeros(1).expand(scan.shape), affine=scan.affine)  # a single number in memory
+        plan = self.spacing(self.orientation(plan, lazy=True), lazy=True)
+        affine, shape = torch.as_tensor(plan.peek_pending_affine()), plan.peek_pending_shape()
+        meta = {"original_affine": scan.affine.numpy(), "spatial_shape": scan.shape[1:], "affine": affine}
+        return MetaTensor(scan.onto(affine, shape, padding_mode="border"), meta={**scan.meta, **meta})
+
+    def onto(self, image: MetaTensor, scan: MetaTensor | ScanFile, smooth: bool) -> Tensor:
+        """Another scan, or a mask, on the grid of the image."""
+        mode = "bilinear" if smooth else "nearest"
+        if isinstance(scan, ScanFile):
+            return scan.onto(image.affine, image.shape[1:], mode)
+        # turned first: then a scan that differs from the reference in orientation only is not interpolated
+        return cast(MetaTensor, self.resample(self.orientation(scan), image, mode=mode)).as_tensor()
+
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring ``"image"`` back to the grid of the reference scan; a large one channel by channel and in slabs."""
+        """Bring ``"image"`` back to the grid of the reference scan, or to a slab of it, see `slab_of`."""
         d = dict(data)
         image = d["image"]
-        if math.prod(image.applied_operations[-1]["orig_size"]) <= SLAB:
+        if image.applied_operations:
             d["image"] = self.orientation.inverse(self.spacing.inverse(image))
             return d
-        result = torch.zeros(())
-        for number, channel in enumerate(image.as_tensor()):
-            back = cast(MetaTensor, self.orientation.inverse(self.in_slabs(channel[None], image)))
-            result = result if number else torch.empty(len(image), *back.shape[1:])
-            result[number] = back.as_tensor()[0]
-        d["image"] = MetaTensor(result, meta=back.meta, applied_operations=back.applied_operations)
+        affine, shape = torch.as_tensor(image.meta["original_affine"]), image.meta["spatial_shape"]
+        result = torch.empty(len(image), *shape)
+        for start, stop in slabs(shape):
+            size = (*shape[:2], stop - start)
+            slab = self.back(image, part_affine(affine, (0, 0, start)), size)
+            result[..., start:stop] = cast(MetaTensor, slab).as_tensor()
+        d["image"] = MetaTensor(result, meta={**image.meta, "affine": affine})
         return d
 
-    def in_slabs(self, channel: Tensor, image: MetaTensor) -> MetaTensor:
-        """`spacing.inverse` of a channel (1, X, Y, Z) of an image, one slab of the result after the other."""
-        *before, undone = image.applied_operations
-        *sides, depth = undone["orig_size"]
-        affine = torch.as_tensor(undone["extra_info"]["src_affine"])
-        result = torch.empty(1, *sides, depth)
-        step = max(1, SLAB // math.prod(sides))
-        for start in range(0, depth, step):
-            corner = affine.clone()
-            corner[:3, 3] += start * affine[:3, 2]
-            size = (*sides, min(step, depth - start))
-            slab = {**undone, "orig_size": size, "extra_info": {**undone["extra_info"], "src_affine": corner}}
-            part = MetaTensor(channel, affine=image.affine, applied_operations=[slab])
-            result[..., start : start + step] = cast(MetaTensor, self.spacing.inverse(part)).as_tensor()
-        return MetaTensor(result, meta={**image.meta, "affine": affine}, applied_operations=before)
+
+def slab_of(image: MetaTensor, start: int, stop: int) -> MetaTensor:
+    """The stack ``"image"`` of a large reference scan as if this were a slab of it, `start` to `stop` of its last axis.
+
+    What is brought back by it, as with MONAI's `Invertd`, is that slab alone. It carries no operations to be undone,
+    since affines tell all: where it was cropped it need not be made large first, as long as it is 0 along the cut.
+    """
+    affine = part_affine(torch.as_tensor(image.meta["original_affine"]), (0, 0, start))
+    shape = (*image.meta["spatial_shape"][:2], stop - start)
+    return MetaTensor(image.as_tensor(), meta={**image.meta, "original_affine": affine.numpy(), "spatial_shape": shape})
 
 
-def check_overlap(scan: MetaTensor, reference: MetaTensor) -> list[str]:
+def check_overlap(scan: MetaTensor | ScanFile, reference: MetaTensor | ScanFile) -> list[str]:
     """Warnings about how much of the reference's field of view a scan covers; InputError where it is hardly any."""
     covered = overlap(scan, reference)
     path, other = scan.meta["filename_or_obj"], reference.meta["filename_or_obj"]
@@ -117,7 +128,7 @@ def check_overlap(scan: MetaTensor, reference: MetaTensor) -> list[str]:
     return []
 
 
-def overlap(scan: MetaTensor, reference: MetaTensor, points: int = 24) -> float:
+def overlap(scan: MetaTensor | ScanFile, reference: MetaTensor | ScanFile, points: int = 24) -> float:
     """Share of the reference's field of view, probed at ``points`` positions per axis, that lies within the scan's."""
     axes = [torch.linspace(-0.5, n - 0.5, points, dtype=torch.float64) for n in reference.shape[1:]]
     grid = torch.stack([*torch.meshgrid(*axes, indexing="ij"), torch.ones((points,) * 3, dtype=torch.float64)])

@@ -15,12 +15,15 @@ from monai.data import MetaTensor, NibabelReader
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import ensure_tuple
 
-from bundle.data.checks import check_header, check_image, check_label, check_mask
+from bundle.data.checks import Header, check_header, check_image, check_label, check_mask
+from bundle.data.scan_file import ScanFile, slabs
 from bundle.errors import InputError
 
 
 class LoadScansd(MapTransform):
     """Replace paths by images: `MetaTensor` (1, X, Y, Z), float32, on the file's own grid and orientation.
+
+    An image of more than `AT_ONCE` voxels stays in its file: it is checked slab by slab, and becomes a `ScanFile`.
 
     What was repaired or taken for granted is added to the item's "warnings". Under the key "label" whole numbers are
     expected; what lies under "mask" and cannot be a brain mask is taken out of the item, with a warning.
@@ -49,28 +52,34 @@ class LoadScansd(MapTransform):
         for key in self.key_iterator(item):
             path = item[key]
             header = check_header(path)
-            image = self._read(path)
-            item["warnings"] += header.notes
-            voxels = image.as_tensor()[0].numpy()  # the same memory, so that repairs reach the image
-            unusable = None
-            if key == "label":
-                check_label(voxels, path)
-            elif key == "mask":
-                unusable = check_mask(voxels, header.voxel_ml, path)
-            else:
-                item["warnings"] += check_image(voxels, path)
-            if unusable is None:
-                item[key] = image
-            else:
-                item["warnings"].append(unusable)
+            try:
+                image = ScanFile(path, header) if len(slabs(header.shape)) > 1 else self.reader(path)
+                said, unusable = check(key, image, header, path)
+            except (EOFError, OSError, zlib.error) as error:
+                raise InputError(f"cannot be read to its end ({error})", "Copy or download it again", path) from error
+            item["warnings"] += [*header.notes, *said]
+            item[key] = image
+            if unusable:
                 del item[key]
         return item
 
-    def _read(self, path: str) -> MetaTensor:
-        try:
-            return self.reader(path)
-        except (EOFError, OSError, zlib.error) as error:
-            raise InputError(f"cannot be read to its end ({error})", "Copy or download it again", path) from error
+
+def check(key: Hashable, image: MetaTensor | ScanFile, header: Header, path: str) -> tuple[list[str], bool]:
+    """Check an image's voxels and repair them; what is to be said, and whether the image cannot be used."""
+    # of the tensor the same memory, so that repairs reach it
+    parts = image.slabs() if isinstance(image, ScanFile) else [image.as_tensor()[0].numpy()]
+    if key == "label":
+        check_label(parts, path)
+        return [], False
+    if key == "mask":
+        fault = check_mask(parts, header.voxel_ml, path)
+        return ([fault] if fault else []), fault is not None
+    lines, overshoots = check_image(parts, path)
+    if isinstance(image, ScanFile):
+        image.mends, image.overshoots = True, overshoots
+    elif overshoots:
+        image.as_tensor().clamp_(min=0)
+    return lines, False
 
 
 class _Reader(NibabelReader):

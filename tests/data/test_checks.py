@@ -197,9 +197,9 @@ def test_few_nonfinite_voxels_are_repaired():
     voxels = brain()
     voxels[10, 10, 8], voxels[0, 0, 0], voxels[10, 10, 9] = np.nan, np.inf, 500
     voxels[9, 10, 8] = voxels[11, 10, 8] = voxels[10, 9, 8] = voxels[10, 11, 8] = voxels[10, 10, 7] = 500
-    (line,) = check_image(voxels, "x/T1.nii.gz")
+    (line,), overshoots = check_image([voxels], "x/T1.nii.gz")
     assert line == "T1.nii.gz: 2 voxels were NaN or infinite, repaired from their neighbours"
-    assert (voxels[10, 10, 8], voxels[0, 0, 0]) == (500, 0)
+    assert (voxels[10, 10, 8], voxels[0, 0, 0]) == (500, 0) and not overshoots
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -207,51 +207,50 @@ def test_many_nonfinite_voxels(value):
     voxels = brain()
     voxels[:10] = value
     with pytest.raises(InputError, match=r"T1.nii.gz: 50 % of the voxels are NaN or infinite"):
-        check_image(voxels, "T1.nii.gz")
+        check_image([voxels], "T1.nii.gz")
     with pytest.raises(InputError, match="all voxels are NaN or infinite"):
-        check_image(np.full(SHAPE, value, np.float32), "T1.nii.gz")
+        check_image([np.full(SHAPE, value, np.float32)], "T1.nii.gz")
 
 
 @pytest.mark.parametrize(("value", "told"), [(0, "all voxels are 0"), (7, "all voxels have one value, 7")])
 def test_no_image(value, told):
     with pytest.raises(InputError, match=f"T1.nii.gz: {told}"):
-        check_image(np.full(SHAPE, value, np.float32), "T1.nii.gz")
+        check_image([np.full(SHAPE, value, np.float32)], "T1.nii.gz")
 
 
 def test_overshoot_is_cut_and_z_scores_are_not():
     voxels = brain()
     voxels[2, :5, 0] = -20
-    (line,) = check_image(voxels, "T1.nii.gz")
-    assert "5 voxels were below 0" in line and "-20" in line
-    assert voxels.min() == 0
+    (line,), overshoots = check_image([voxels], "T1.nii.gz")
+    assert "5 voxels were below 0" in line and "-20" in line and overshoots
     scores = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     kept = scores.copy()
-    assert check_image(scores, "T1.nii.gz") == []
+    assert check_image([scores], "T1.nii.gz") == ([], False)
     assert np.array_equal(scores, kept)
 
 
 def test_labels_are_whole_numbers():
     labels = np.zeros(SHAPE, np.float32)
-    check_label(labels, "seg.nii.gz")
+    check_label([labels], "seg.nii.gz")
     labels[5] = 4
-    check_label(labels, "seg.nii.gz")
+    check_label([labels], "seg.nii.gz")
     for value in (0.5, -1, np.nan):
         labels[0, 0, 0] = value
         with pytest.raises(InputError, match=r"seg.nii.gz: 1 voxels are no labels"):
-            check_label(labels, "seg.nii.gz")
+            check_label([labels], "seg.nii.gz")
 
 
 def test_masks_that_are_no_brain():
     mask = np.zeros((100, 100, 150), np.float32)
-    assert "is empty" in check_mask(mask, 0.001, "x/mask.nii.gz")
+    assert "is empty" in check_mask([mask], 0.001, "x/mask.nii.gz")
     mask[:20, :20, :20] = 1
     assert (
-        check_mask(mask, 0.001, "x/mask.nii.gz")
+        check_mask([mask], 0.001, "x/mask.nii.gz")
         == "mask.nii.gz: covers 8 ml, which is no brain, not used as the brain mask"
     )
-    assert check_mask(mask, 0.0005, "mask.nii.gz") is None  # so small a volume is no whole head
+    assert check_mask([mask], 0.0005, "mask.nii.gz") is None  # so small a volume is no whole head
     mask[:80, :80, :80] = 1
-    assert check_mask(mask, 0.001, "mask.nii.gz") is None
+    assert check_mask([mask], 0.001, "mask.nii.gz") is None
 
 
 def test_subjects_are_checked_before_any_work(tmp_path):

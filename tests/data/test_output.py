@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.data.output import as_json, is_done, prepare_output, staged, told, write_text, write_volume
+from bundle.data.output import as_json, is_done, prepare_output, staged, told, volume_file, write_text
 from bundle.errors import InputError
 from tests.phantom import affine_of, scan
 
@@ -65,7 +65,10 @@ def test_volume_has_the_geometry_of_the_reference(tmp_path, ending):
     reference.header["cal_max"] = 4000
     nib.save(reference, tmp_path / "reference.nii.gz")
     volume = np.random.default_rng(0).random(shape).astype(np.float32)
-    write_volume(tmp_path / f"made{ending}", volume, tmp_path / "reference.nii.gz", "t1ce synth " + 100 * "x")
+    told = "t1ce synth " + 100 * "x"
+    with volume_file(tmp_path / f"made{ending}", tmp_path / "reference.nii.gz", told) as write:
+        for part in (volume[..., :2], volume[..., 2:3], volume[..., 3:]):
+            write(part)
 
     made, reference = nib.load(tmp_path / f"made{ending}"), nib.load(tmp_path / "reference.nii.gz")
     assert made.get_data_dtype() == np.float32
@@ -77,17 +80,38 @@ def test_volume_has_the_geometry_of_the_reference(tmp_path, ending):
     assert made.header["cal_max"] == 1 and made.header["descrip"].tobytes().startswith(b"t1ce synth xx")
 
 
-def test_volume_of_another_shape(tmp_path):
+@pytest.mark.parametrize("shapes", [[(12, 14, 6)], [(12, 14, 3), (12, 14, 3)], [(14, 12, 5)], [(12, 14, 4)]])
+def test_volume_of_another_shape(tmp_path, shapes):
     nib.save(scan((12, 14, 5), np.eye(4)), tmp_path / "reference.nii")
-    with pytest.raises(ValueError, match="reference.nii has"):
-        write_volume(tmp_path / "made.nii", np.zeros((12, 14, 6)), tmp_path / "reference.nii", "")
+    with (
+        pytest.raises(ValueError, match="reference.nii has"),
+        volume_file(tmp_path / "made.nii", tmp_path / "reference.nii", "") as write,
+    ):
+        for shape in shapes:
+            write(np.zeros(shape, np.float32))
 
 
 def test_axis_of_length_one_is_dropped(tmp_path):
     image = scan((12, 14, 5), np.eye(4))
     nib.save(nib.Nifti1Image(image.get_fdata()[..., None], image.affine), tmp_path / "reference.nii")
-    write_volume(tmp_path / "made.nii", np.ones((12, 14, 5)), tmp_path / "reference.nii", "")
-    assert nib.load(tmp_path / "made.nii").shape == (12, 14, 5)
+    with volume_file(tmp_path / "made.nii", tmp_path / "reference.nii", "") as write:
+        write(np.ones((12, 14, 5)))
+    made = nib.load(tmp_path / "made.nii")
+    assert made.shape == (12, 14, 5) and (made.get_fdata() == 1).all()
+
+
+def test_a_volume_is_the_file_that_nibabel_writes(tmp_path):
+    reference = scan((12, 14, 5), affine_of((12, 14, 5), (0.7, 0.8, 4), "LPS", (20, -10)))
+    nib.save(reference, tmp_path / "reference.nii")
+    volume = np.random.default_rng(0).random((12, 14, 5)).astype(np.float32)
+    with volume_file(tmp_path / "made.nii.gz", tmp_path / "reference.nii", "made") as write:
+        write(volume)
+    image = nib.Nifti1Image(volume, reference.affine, nib.load(tmp_path / "reference.nii").header)
+    image.set_data_dtype(np.float32)
+    image.header.set_slope_inter(1, 0)
+    image.header["cal_max"], image.header["descrip"] = 1, "made"
+    nib.save(image, tmp_path / "nibabel.nii.gz")
+    assert (tmp_path / "made.nii.gz").read_bytes() == (tmp_path / "nibabel.nii.gz").read_bytes()
 
 
 def test_output_folder(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bundle.data.qc import draw_plane, projections, write_qc
+from bundle.data.qc import Sketch, draw_plane, projections, write_qc
 from tests.phantom import affine_of, within, world_of
 
 
@@ -41,6 +41,27 @@ def test_proportions_of_thick_slices():
     ax = Figure().subplots()
     draw_plane(ax, volume, projections(brain), np.array([1, 1, 4.0]), "coronal", 1, "gray")
     assert ax.get_aspect() == 4
+
+
+def test_sketch_of_a_large_volume_keeps_every_nth_voxel(tmp_path, monkeypatch):
+    shape = (40, 9, 23)
+    affine = affine_of(shape, (0.3, 1, 0.6), "LPS", (10, 0))
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), affine), tmp_path / "reference.nii")
+    volume = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
+    whole = Sketch(tmp_path / "reference.nii")
+    whole.add(0, {"pred": volume})
+    assert whole.volumes["pred"] is volume and np.allclose(whole.affine, affine)
+
+    monkeypatch.setattr("bundle.data.scan_file.AT_ONCE", 1000)
+    monkeypatch.setattr("bundle.data.scan_file.SLAB", 1000)
+    monkeypatch.setattr("bundle.data.qc.SHARP", 10)
+    sketch = Sketch(tmp_path / "reference.nii")
+    for start, stop in ((0, 4), (4, 5), (5, 6), (6, 14), (14, 23)):
+        part = volume[..., start:stop]
+        sketch.add(start, {"pred": part, "brain": part[:1] > 0.5})
+    assert np.array_equal(sketch.volumes["pred"], volume[:, ::4, :, ::3])
+    assert np.array_equal(sketch.volumes["brain"], volume[:1, ::4, :, ::3] > 0.5)
+    assert np.allclose(sketch.affine @ [3, 2, 5, 1], affine @ [12, 2, 15, 1])
 
 
 def test_file(tmp_path):

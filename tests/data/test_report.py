@@ -100,8 +100,9 @@ def test_volumes_lie_where_the_scans_do(run):
     assert (size > 2 * RADII + 8).all() and (size < 2 * RADII + 32).all()  # cropped to the brain, with a margin
 
 
-def test_grid_of_an_empty_volume_is_all_of_it():
-    shape, affine = grid_around(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.diag([3, 3, 3, 1.0])))
+def test_grid_of_an_empty_volume_is_all_of_it(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.diag([3, 3, 3, 1.0])), tmp_path / "empty.nii")
+    shape, affine = grid_around(tmp_path / "empty.nii")
     assert np.allclose(affine[:3, 3], -6) and shape == (15, 17, 19)
 
 
@@ -112,9 +113,9 @@ def test_steps_of_an_encoded_volume():
     assert encode(values, np.eye(4), 0.25) == encode(values, np.eye(4), 0.25)
 
 
-def test_what_is_not_a_number_is_black():
-    image = nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
-    assert (on_grid(image, ((4, 4, 4), np.eye(4))) == 0).all()
+def test_what_is_not_a_number_is_black(tmp_path):
+    nib.save(nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), tmp_path / "nan.nii")
+    assert (on_grid(tmp_path / "nan.nii", ((4, 4, 4), np.eye(4))) == 0).all()
 
 
 def test_results_that_are_gone_are_told(run, tmp_path):

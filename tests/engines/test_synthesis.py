@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -221,17 +222,44 @@ def test_reading_ahead_changes_no_byte(tmp_path, run):
     assert str(input_error_in(raised.value)) == said
 
 
+def test_large_scans(tmp_path, run, monkeypatch):
+    """Slab by slab come the same volumes, also where the reference scan is small and another one large."""
+    for subject, other in (("a", SHAPE), ("b", (20, 24, 20))):
+        folder = tmp_path / "in" / subject
+        write_subject(folder, ["t1"], other, affine_of(other, 64 / other[0] * np.array([1, 1, 3]), "LPS", (6, 4)))
+        write_subject(folder, ["flair"], SHAPE, AFFINE)
+    options = {"mode": "sample", "num_samples": 2}
+    run(**options)
+    monkeypatch.setattr("bundle.data.scan_file.AT_ONCE", 20_000)
+    monkeypatch.setattr("bundle.data.scan_file.SLAB", 64 * 84 * 3)
+    large = run(**options, output_dir=str(tmp_path / "large"))
+    assert statuses(large) == {"a": "done", "b": "done"}
+    for subject in "ab":
+        files = {path.name for path in (tmp_path / "out" / subject).iterdir()}
+        assert files == {path.name for path in (tmp_path / "large" / subject).iterdir()} and len(files) == 6
+        for name in (name for name in files if name.endswith(".nii.gz")):
+            one, other = (nib.load(tmp_path / folder / subject / name) for folder in ("out", "large"))
+            assert np.array_equal(one.affine, other.affine) and one.header == other.header
+            one, other = one.get_fdata(), other.get_fdata()
+            assert ((one > 0) != (other > 0)).mean() < 1e-4  # a voxel of the rim, of which just half lies in the brain
+            both = (one > 0) & (other > 0)
+            np.testing.assert_allclose(other[both], one[both], atol=2e-4)
+        assert both.any()
+
+
 def test_disk_full(tmp_path, run, monkeypatch):
     write_subject(tmp_path / "in" / "a", ["t1"], SHAPE, AFFINE)
     write_subject(tmp_path / "in" / "b", ["t1"], SHAPE, AFFINE)
-    write = synthesis.write_volume
+    volume_file = synthesis.volume_file
 
+    @contextmanager
     def full(path, *args):
-        write(path, *args)
-        if path.name == "a_t2_synth.nii.gz":
-            raise OSError(errno.ENOSPC, "No space left on device")
+        with volume_file(path, *args) as write:
+            yield write
+            if path.name == "a_t2_synth.nii.gz":
+                raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(synthesis, "write_volume", full)
+    monkeypatch.setattr(synthesis, "volume_file", full)
     evaluator = run()
     assert statuses(evaluator) == {"a": "failed", "b": "done"}
     assert "no space is left. Free some" in evaluator.records[0]["reason"]

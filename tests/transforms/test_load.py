@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 
 from bundle.data.checks import check_subjects
 from bundle.data.discovery import find_subjects
+from bundle.data.scan_file import ScanFile
 from bundle.errors import InputError
 from bundle.transforms.load import LoadScansd
 
@@ -117,6 +118,39 @@ def test_damage_that_the_header_does_not_show(tmp_path, voxels):
     path.write_bytes(content)
     with pytest.raises(InputError, match="cannot be read to its end"):
         LoadScansd(KEYS)({"t1": str(path)})
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_large_scans_are_checked_alike(tmp_path, voxels, monkeypatch, large):
+    if large:
+        monkeypatch.setattr("bundle.data.scan_file.AT_ONCE", 2000)
+        monkeypatch.setattr("bundle.data.scan_file.SLAB", 1000)
+    scan = voxels.astype(np.float32) + 1
+    scan[5, 5, 5], scan[7, 7, 7] = np.nan, -3
+    mask = np.ones(SHAPE, np.uint8)
+    item = LoadScansd(KEYS)({"t1": write(tmp_path / "T1.nii.gz", scan), "mask": write(tmp_path / "mask.nii.gz", mask)})
+    assert isinstance(item["t1"], ScanFile if large else MetaTensor) and "mask" in item
+    assert item["t1"].shape == (1, *SHAPE) and np.abs(item["t1"].affine.numpy() - OBLIQUE).max() < 1e-5
+    assert item["warnings"] == [
+        "T1.nii.gz: 1 voxels were NaN or infinite, repaired from their neighbours",
+        "T1.nii.gz: 1 voxels were below 0, as a spline overshoots (down to -3), set to 0",
+    ]
+    for key, content, told in (
+        ("t1", np.zeros(SHAPE, np.int16), "all voxels are 0"),
+        ("t1", np.where(voxels < 500, np.nan, scan), r"\d\d(\.\d)? % of the voxels are NaN"),
+        ("label", np.where(np.indices(SHAPE).sum(0) == 0, 0.5, 1), "1 voxels are no labels, such as 0.5"),
+    ):
+        path = write(tmp_path / "a.nii.gz", content)
+        with pytest.raises(InputError, match=told):
+            LoadScansd(KEYS)({key: path})
+    empty = write(tmp_path / "mask.nii.gz", 0 * mask)
+    assert "is empty" in LoadScansd(KEYS)({"mask": empty})["warnings"][0]
+
+
+def test_damage_of_a_large_scan(tmp_path, voxels, monkeypatch):
+    monkeypatch.setattr("bundle.data.scan_file.AT_ONCE", 2000)
+    monkeypatch.setattr("bundle.data.scan_file.SLAB", 1000)
+    test_damage_that_the_header_does_not_show(tmp_path, voxels)
 
 
 def test_real_scans(shared_data):
