@@ -103,7 +103,7 @@ class Benchmark:
             pred, uncertainty = d["network"]
             further = {} if uncertainty is None else {"uncertainty": MetaTensor(uncertainty)}
             data = {**d["preprocess"], "pred": MetaTensor(pred), **further}
-            d["made"] = evaluator.postprocessing(data, end=evaluator.way_back)
+            d["made"] = evaluator.finished(data, made)
             return list(evaluator.brought_back(d["made"], item[d["made"]["reference"]]))
 
         def written() -> None:

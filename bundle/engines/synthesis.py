@@ -195,9 +195,7 @@ class SynthesisEvaluator(Evaluator):
         data["pred"] = MetaTensor(pred)
         if uncertainty is not None:
             data["uncertainty"] = MetaTensor(uncertainty)
-        data, reference = self.postprocessing(data, end=self.way_back), item[data["reference"]]
-        if uncertainty is not None:  # of what is given it is 0
-            data["uncertainty"] = data["uncertainty"][[self.options.contrasts.index(name) for name in made]]
+        data, reference = self.finished(data, made), item[data["reference"]]
         warnings = [*data["warnings"], *self.cautions(made)]
         outdated = [f"{folder.name}_{name}_uncertainty.nii.gz" for name in made]
         outdated += [f"{folder.name}_{name}_gate.nii.gz" for name in self.options.contrasts]
@@ -252,15 +250,16 @@ class SynthesisEvaluator(Evaluator):
                     squares = torch.zeros_like(mean)
                     continue
                 # Welford's running mean and sum of squared deviations: memory does not grow with the samples
-                step = pred[wanted] - mean
-                mean += step / (number + 1)
-                squares += step * (pred[wanted] - mean)
+                for row, channel in enumerate(wanted):
+                    step = pred[channel] - mean[row]
+                    mean[row] += step / (number + 1)
+                    squares[row] += step * (pred[channel] - mean[row])
         if options.samples < 2:
             return result, None
         if options.mode == "mean":
             result[wanted] = mean
         deviation = torch.zeros_like(result)
-        deviation[wanted] = (squares / (options.samples - 1)).sqrt()
+        deviation[wanted] = squares.div_(options.samples - 1).sqrt_()
         return result, deviation
 
     def gates(self, image: Tensor, network: GateMaps) -> Tensor:
@@ -268,6 +267,19 @@ class SynthesisEvaluator(Evaluator):
         with self.mode(self.network):
             maps: Any = self.inferer(torch.as_tensor(image)[None].to(self.state.device), network)
         return maps[0].cpu()
+
+    def finished(self, data: Mapping[str, Any], made: Sequence[str]) -> dict[str, Any]:
+        """What was made of a subject as it is to be written, still on the network's grid: the start of postprocessing.
+
+        Of "uncertainty" and "gates" the channels of the contrasts made, and given, are left. Of "image" there is one:
+        only where it came from is needed any more.
+        """
+        data = self.postprocessing(data, end=self.way_back)
+        data["image"] = data["image"][:1].clone()
+        for key, names in (("uncertainty", made), ("gates", data["intensity"])):
+            if key in data:
+                data[key] = data[key][[self.options.contrasts.index(name) for name in names]]
+        return data
 
     def brought_back(self, data: Mapping[str, Any], reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """What was made of a subject on the grid of the reference scan, slab by slab, and where each begins.
@@ -282,13 +294,13 @@ class SynthesisEvaluator(Evaluator):
 
     def contents(self, data: Mapping[str, Any], made: Sequence[str]) -> dict[str, Content]:
         """What the volumes of a subject hold, by the names of their files."""
-        made_of = {"pred": self.options.contrasts, "uncertainty": made, "gates": self.options.contrasts}
+        given, contrasts = list(data["intensity"]), self.options.contrasts
         return {
-            f"{data['subject']}_{name}_{ending}.nii.gz": Content(key, made_of[key].index(name), f"{name} {ending}")
-            for key, ending, names in (
-                ("pred", "synth", made),
-                ("uncertainty", "uncertainty", made),
-                ("gates", "gate", data["intensity"]),
+            f"{data['subject']}_{name}_{ending}.nii.gz": Content(key, channels.index(name), f"{name} {ending}")
+            for key, ending, names, channels in (
+                ("pred", "synth", made, contrasts),
+                ("uncertainty", "uncertainty", made, made),
+                ("gates", "gate", given, given),
             )
             if key in data
             for name in names
