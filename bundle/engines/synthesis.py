@@ -274,12 +274,12 @@ class SynthesisEvaluator(Evaluator):
         Of "uncertainty" and "gates" the channels of the contrasts made, and given, are left. Of "image" there is one:
         only where it came from is needed any more.
         """
-        data = self.postprocessing(data, end=self.way_back)
-        data["image"] = data["image"][:1].clone()
-        for key, names in (("uncertainty", made), ("gates", data["intensity"])):
-            if key in data:
-                data[key] = data[key][[self.options.contrasts.index(name) for name in names]]
-        return data
+        d: dict[str, Any] = self.postprocessing(data, end=self.way_back)
+        d["image"] = d["image"][:1].clone()
+        for key, names in (("uncertainty", made), ("gates", d["intensity"])):
+            if key in d:
+                d[key] = d[key][[self.options.contrasts.index(name) for name in names]]
+        return d
 
     def brought_back(self, data: Mapping[str, Any], reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """What was made of a subject on the grid of the reference scan, slab by slab, and where each begins.
