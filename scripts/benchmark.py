@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bundle.data.output import as_json, write_text
+from bundle.engines.device import half_type
 from bundle.engines.options import SynthesisOptions
 from bundle.engines.synthesis import SynthesisEvaluator
 from bundle.errors import InputError, report_plainly
@@ -165,7 +166,7 @@ class Benchmark:
 
         def quietly(call: Callable[[], None]) -> Callable[[], None]:
             def part() -> None:
-                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+                with torch.no_grad(), torch.autocast(self.device.type, half_type(self.device), enabled=self.amp):
                     call()
 
             return part
@@ -188,7 +189,7 @@ class Benchmark:
 
     def dtype(self) -> torch.dtype:
         """In which most of the network computes."""
-        return torch.bfloat16 if self.amp else torch.float32
+        return half_type(self.device) if self.amp else torch.float32
 
     def peak(self, side: int | None = None) -> float:
         """GFLOP/s of the product of two square matrices, the best of five."""

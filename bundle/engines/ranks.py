@@ -6,6 +6,7 @@ A process has a rank, 0 to world size - 1; ``ignite.distributed`` tells both, al
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import count
@@ -24,9 +25,22 @@ T = TypeVar("T")
 _queues = count()  # every process makes its queues in the same order
 
 
-def join() -> None:
-    """Meet the other processes that torchrun started; nothing to do without torchrun, or a second time."""
+def join(own_gpu: bool = False) -> None:
+    """Meet the other processes that torchrun started; nothing to do without torchrun, or a second time.
+
+    Args:
+        own_gpu: each needs a GPU of its own, where there are any: NCCL averages no gradients between two on one GPU.
+
+    Raises:
+        InputError: the machine has fewer GPUs than processes.
+    """
     if dist.is_torchelastic_launched() and not dist.is_initialized():
+        processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if own_gpu and 0 < gpus < processes:
+            remedy = f"Use --nproc_per_node {gpus}"
+            raise InputError(f"{processes} processes on this machine are to train, but it has {gpus} GPUs", remedy)
+        if "SLURM_JOB_ID" in os.environ:  # ignite believes SLURM, which knows of torchrun, not of what torchrun started
+            os.environ["SLURM_LOCALID"] = os.environ["LOCAL_RANK"]
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
         atexit.register(leave)
 

@@ -17,6 +17,7 @@ from monai.transforms import CropForeground
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from bundle.engines.device import half_type
 from bundle.inferers.training import AutocastInferer, SynthesisInferer
 from bundle.networks.aldm import ALDM
 from bundle.networks.ms_spade import MSSPADE
@@ -72,7 +73,7 @@ class WholeVolumeInferer(Inferer):
     as in training, and nothing is computed far from the brain.
 
     Args:
-        amp: compute in bfloat16 where torch's autocast finds it safe.
+        amp: compute in 16 bits (`half_type`) where torch's autocast finds it safe.
         spacing: edge of a voxel of the network in voxels of the volume. A network that was trained on voxels of 3 mm
             sees a volume of 1 mm at every third one, and what it makes is interpolated linearly.
     """
@@ -107,6 +108,6 @@ class WholeVolumeInferer(Inferer):
         crop = CropForeground(channel_indices=-1, k_divisible=network.divisor)  # type: ignore[attr-defined]
         box = crop(MetaTensor(volume))
         given = convert_to_tensor(box, track_meta=False)[:-1]
-        with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
+        with torch.inference_mode(), torch.autocast(volume.device.type, half_type(volume.device), enabled=self.amp):
             made = network(given[None].contiguous(), *args, **kwargs)[0].float()
         return crop.inverse(MetaTensor(made.clone(), applied_operations=box.applied_operations)).as_tensor()  # type: ignore[attr-defined]

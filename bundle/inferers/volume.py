@@ -13,6 +13,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 from tqdm import tqdm
 
+from bundle.engines.device import half_type
 from bundle.engines.options import check_whole
 
 MULTIPLE = 16  # voxels: what the sides of a window are multiples of, where the volume allows it
@@ -28,7 +29,7 @@ class VolumeInferer(Inferer):
     Args:
         batch_size: slices per call of the network. On a CPU few: activations beyond 32 MB are mapped anew by every
             operation, which takes longer than the operation.
-        amp: compute in bfloat16 where torch's autocast finds it safe.
+        amp: compute in 16 bits (`half_type`) where torch's autocast finds it safe.
         num_contrasts: C; without it, half of the input's channels.
         progress: show the slices of the volume as a bar on a terminal.
         out_channels: K, the channels that the network makes; without it, C.
@@ -100,7 +101,7 @@ class VolumeInferer(Inferer):
             if made is not None:
                 further["made"] = made[0, :, rows, columns].movedim(-1, 0)[where]
             # both hold for one thread
-            with torch.inference_mode(), torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
+            with torch.inference_mode(), torch.autocast(volume.device.type, half_type(volume.device), enabled=self.amp):
                 slices[where] = network(self.batch(stack, where, filled, channels), *args, **further).float()
             return len(where)
 

@@ -24,12 +24,12 @@ from tests.phantom import affine_of, write_subject
 ROOT = Path(__file__).parents[2]
 
 
-def torchrun(processes, *words):
+def torchrun(processes, *words, **environment):
     """A command in several processes of this machine, in the root of the bundle."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
         [*command, "--nproc_per_node", str(processes), *map(str, words)], cwd=ROOT, text=True, timeout=900,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -97,6 +97,41 @@ def test_a_batch_that_cannot_be_divided(monkeypatch):
     for size in (2, 6):
         with pytest.raises(InputError, match=f"a batch of {size} cannot be divided among 4 processes"):
             ranks.share_of_batch(size)
+
+
+def test_processes_keep_their_numbers_under_slurm(tmp_path):
+    """srun starts one torchrun per machine: SLURM's number is the same for all that this starts, or there is none."""
+    script = tmp_path / "tell_ranks.py"
+    script.write_text(
+        "import os, ignite.distributed as idist\n"
+        "from bundle.engines import ranks\n"
+        "ranks.join()\n"
+        "print(f'number {idist.get_rank()} {idist.get_local_rank()} {os.environ[\"LOCAL_RANK\"]}')\n"
+        "idist.barrier()\n"
+    )
+    for local in ({"SLURM_LOCALID": "0"}, {}):
+        environment = {"SLURM_JOB_ID": "1", "PYTHONPATH": str(ROOT), **local}
+        done = torchrun(2, script, **environment)
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert sorted(re.findall(r"number \d \d \d", done.stdout)) == ["number 0 0 0", "number 1 1 1"]
+
+
+def test_training_needs_a_gpu_for_each_process(monkeypatch):
+    joined = []
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *args, **kwargs: joined.append(args))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("atexit.register", lambda call: None)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(
+        InputError, match="3 processes on this machine are to train, but it has 2 GPUs. Use --nproc_per"
+    ):
+        ranks.join(own_gpu=True)
+    ranks.join()  # inference: they share
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    ranks.join(own_gpu=True)
+    assert len(joined) == 2
 
 
 def test_config_for_several_processes(tmp_path):

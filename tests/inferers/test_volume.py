@@ -200,3 +200,17 @@ def test_where_a_scan_ends_its_slices_are_made_without_it():
     partial, without = inferer(whole, network)[:, 1], inferer(lacking, network)[:, 1]
     assert without.any() and torch.equal(partial[..., :9], without[..., :9])
     assert not torch.allclose(partial[..., 9:], without[..., 9:])
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_the_device_tells_in_which_type_of_16_bits(monkeypatch, half):
+    monkeypatch.setattr("bundle.inferers.volume.half_type", lambda device: half)
+    seen = []
+
+    def network(x):
+        seen.append((x[:, :2] @ x[:, 2:]).dtype)
+        return x[:, :2]
+
+    VolumeInferer(amp=True)(torch.ones(1, 4, 16, 16, 1), network)
+    VolumeInferer()(torch.ones(1, 4, 16, 16, 1), network)
+    assert seen == [half, torch.float32]
