@@ -44,7 +44,11 @@ def scans(tmp_path):
     return tmp_path
 
 
-def test_each_source_beside_their_mean(scans, monkeypatch):
+@pytest.mark.parametrize("large", [False, True])
+def test_each_source_beside_their_mean(scans, monkeypatch, large):
+    if large:  # read and written slab by slab
+        monkeypatch.setattr("bundle.data.scan_file.AT_ONCE", 64 * 84 * 20)
+        monkeypatch.setattr("bundle.data.scan_file.SLAB", 64 * 84 * 10)
     made = evaluator(scans, monkeypatch, each_source=True, registry=NO_LEVEL)
     made.run()
     assert [record["status"] for record in made.records] == ["done", "done"]
