@@ -25,6 +25,7 @@ from bundle.errors import InputError
 MAX_AXIS, MAX_VOXELS = 2048, 2**29  # 2 GB as float32
 MAX_DEFLATION = 1100  # gzip packs zeros by 1032 at most
 MIN_VOXEL_MM, MAX_VOXEL_MM = 0.05, 50.0
+MAX_FIELD_MM = 1000.0  # along an axis: the network's grid has a voxel for every millimetre
 MAX_SHEAR = 0.01  # of the voxel's volume to that of a box with the same edges: below, the axes lie in one plane
 SAME_PLACE_MM = 1.0
 MAX_NONFINITE = 0.01  # of all voxels; more is no accident
@@ -64,7 +65,7 @@ def check_header(path: str | Path) -> Header:
     Raises:
         InputError: the file is missing, empty, truncated or no NIfTI file; its image is not 3-D (a fourth axis of
             length 1 is let pass), is a single slice, has no plain numbers or more of them than can be; its affine is
-            singular, or its two affines disagree.
+            singular, or has voxels or a field of view of no brain; its two affines disagree.
     """
     path = Path(path)
     header, raw = _read_header(path)
@@ -318,6 +319,10 @@ def _checked_affine(header: Nifti1Header, raw: Nifti1Header, path: Path) -> np.n
     if sizes.min() < MIN_VOXEL_MM or sizes.max() > MAX_VOXEL_MM:
         shown = " x ".join(f"{size:.3g}" for size in sizes)
         raise InputError(f"has voxels of {shown} mm, which no brain scan has", remedy, path)
+    field = sizes * header.get_data_shape()[:3]
+    if field.max() > MAX_FIELD_MM:
+        shown = " x ".join(f"{length:.4g}" for length in field)
+        raise InputError(f"has a field of view of {shown} mm, which no brain scan has", remedy, path)
     return affine
 
 

@@ -22,9 +22,9 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
     """Resample every scan onto the network's grid: axes R, A, S and cubic voxels, spanned by the reference scan.
 
     The reference scan is the first available contrast in the order of ``contrasts``. It is copied to ``"image"`` before
-    it is turned and resampled, and only ``"image"`` carries the operations that invert this transform. The other
-    contrasts (linear) and the masks (nearest neighbour) are resampled once, by their affines, directly onto that grid;
-    where a scan does not reach it is 0.
+    it is turned and resampled, and only ``"image"`` carries what inverts this transform: operations, or of a large one
+    the grid that it came from. The other contrasts (linear) and the masks (nearest neighbour) are resampled once, by
+    their affines, directly onto that grid; where a scan does not reach it is 0.
 
     Args:
         contrasts: names of the contrasts, which are also their keys, in registry order.

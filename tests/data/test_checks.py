@@ -147,6 +147,14 @@ def test_absurd_dimensions_take_no_memory(tmp_path, name):
         tracemalloc.stop()
 
 
+def test_a_field_of_view_of_no_brain(tmp_path):
+    """Voxels of a possible size, but so many of them that the network's grid would fill the memory."""
+    wide = np.zeros((30, 24, 16), np.int16)
+    said = fault(write(tmp_path / "a.nii", wide, np.diag([40, 5, 5, 1.0])))
+    assert "has a field of view of 1200 x 120 x 80 mm, which no brain scan has" in said
+    assert check_header(write(tmp_path / "a.nii", wide, np.diag([30, 5, 5, 1.0]))).shape == (30, 24, 16)
+
+
 def test_affines_that_place_nothing(tmp_path):
     path = tmp_path / "a.nii"
     rows = {"srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}
