@@ -50,10 +50,11 @@ class Sketch:
             self.volumes = dict(part)
             return
         for name, slab in part.items():
-            volume = self.volumes.setdefault(name, np.empty((len(slab), *self.shape), slab.dtype))
+            if name not in self.volumes:
+                self.volumes[name] = np.empty((len(slab), *self.shape), slab.dtype)
             some = slab[:, ::x, ::y, -start % z :: z]
             first = math.ceil(start / z)
-            volume[..., first : first + some.shape[3]] = some
+            self.volumes[name][..., first : first + some.shape[3]] = some
 
 
 def write_qc(

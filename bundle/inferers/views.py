@@ -69,18 +69,14 @@ class ViewsInferer(Inferer):
         """The mean over the views, ``(1, 2C, X, Y, Z)`` -> ``(1, K, X, Y, Z)``."""
         volume = convert_to_tensor(inputs, track_meta=False)
         everywhere, shared = slice(0, volume.shape[-1]), shared_slices(volume[0], self.slices.num_contrasts)
-        total, count = volume, volume.new_zeros(volume.shape[-1])
-        for axis, mirrored in self.views:
+        total, count = self.slices(volume, network, *args, **kwargs), volume.new_ones(volume.shape[-1])
+        for axis, mirrored in self.views[1:]:
             where = everywhere if axis == AXIAL else shared
             if axis == AXIAL or where.stop - where.start >= LOWEST:
                 part = volume[..., where].flip(LEFT_RIGHT) if mirrored else volume[..., where]
                 made = self.slices(across(part, axis), network, *args, **kwargs)
                 made = made.transpose(axis, AXIAL)[..., : part.shape[-1]]
-                made = made.flip(LEFT_RIGHT) if mirrored else made
-                if count.any():
-                    total[..., where] += made
-                else:  # the first view is that of all axial slices
-                    total = made
+                total[..., where] += made.flip(LEFT_RIGHT) if mirrored else made
                 count[where] += 1
         return total.div_(count)
 
