@@ -144,12 +144,11 @@ def test_large_volumes_fare_as_small_ones(grid, tmp_path, request):
     operations = at_once["image"].applied_operations
     expected = transform.inverse({"image": MetaTensor(made, meta=image.meta, applied_operations=operations)})["image"]
     assert back.shape == (2, *GRIDS[grid][0])
-    inside = expected[0] > 0
-    torch.testing.assert_close(back.as_tensor()[:, inside], expected.as_tensor()[:, inside], atol=0.05, rtol=0)
+    torch.testing.assert_close(back.as_tensor(), expected.as_tensor(), atol=0.02, rtol=0)
     torch.testing.assert_close(back.affine, expected.affine, atol=1e-6, rtol=0)
     assert nib.aff2axcodes(back.affine.numpy()) == tuple(GRIDS[grid][2])
     slab = transform.inverse({"image": slab_of(image, 3, 9)})["image"]
-    torch.testing.assert_close(slab.as_tensor(), back.as_tensor()[..., 3:9], atol=0.05, rtol=0)
+    torch.testing.assert_close(slab.as_tensor(), back.as_tensor()[..., 3:9], atol=0.02, rtol=0)
     assert torch.allclose(slab.affine[:, :3], back.affine[:, :3])
     assert torch.allclose(slab.affine[:3, 3], (back.affine @ torch.tensor([0, 0, 3, 1.0]).double())[:3])
 
