@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import SpatialResample
+from monai.transforms import SpatialResample, create_translate
 from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 from torch import Tensor
@@ -33,9 +33,7 @@ def slabs(shape: Sequence[int]) -> list[tuple[int, int]]:
 
 def part_affine(affine: Tensor, index: Sequence[int]) -> Tensor:
     """The affine of a part of a volume that begins at a voxel."""
-    result = affine.clone().double()
-    result[:3, 3] += result[:3, :3] @ torch.tensor(index, dtype=result.dtype)
-    return result
+    return affine.double() @ torch.as_tensor(create_translate(3, index))
 
 
 class ScanFile:

@@ -16,8 +16,8 @@ class RestoreRimd(MapTransform):
     quotient is the mean of those neighbours that lie in the brain.
 
     Args:
-        keys: volumes ``(C, X, Y, Z)``, 0 outside the brain before they were resampled, changed in place, since several
-            of the size of a scan at 0.5 mm are gigabytes; missing ones are skipped.
+        keys: volumes ``(C, X, Y, Z)``, 0 outside the brain before they were resampled, changed in place to
+            save memory; missing ones are skipped.
         mask: key of m, ``(1, X, Y, Z)``, in [0, 1]; becomes a mask of 0 and 1, uint8.
     """
 
