@@ -1,12 +1,14 @@
-"""The options of `monai.bundle run`: MONAI takes one that no config knows, and then does without it."""
+"""The options of `monai.bundle run`: unknown ones are refused, and paths are taken as they were typed."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, cast
 
 from fire.parser import DefaultParseValue
@@ -18,6 +20,11 @@ from bundle.errors import InputError
 PROGRAM = "monai.bundle.__main__"
 OF_RUN = set(inspect.signature(run).parameters) - {"override"}
 OF_TRACKING = set(cast(dict[str, Any], DEFAULT_MLFLOW_SETTINGS["configs"]))
+PATHS = (
+    "bundle_root", "dataset_dir", "output_dir", "datalist", "split_file", "reference_dir", "weights", "initial_weights",
+    "lpips_weights", "fid_weights", "perceptual_weights", "segmenter",
+)  # fmt: skip
+FLAG = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)
 
 
 def check_options() -> None:
@@ -28,9 +35,56 @@ def check_options() -> None:
     Raises:
         InputError: an option that is neither one of `run` nor a top-level id of the configs.
     """
+    refuse_unknown(words_of_run())
+
+
+def typed_paths() -> dict[str, str]:
+    """The path options of `python -m monai.bundle run`, name -> text, as they were typed; none in another program.
+
+    Python Fire turns ``2024``, ``[1]`` and ``Smith, J`` into a number, a list and a tuple, and MONAI's configs give a
+    meaning to ``#``, ``@`` and ``$``. So each config replaces the value of these ids by this text before another id
+    refers to it: ``"$__local_refs.update(@typed_paths)"``, where ``__local_refs`` is what MONAI's expressions call the
+    ids that are resolved. A ``%`` at the start of a path cannot be saved in this way: MONAI replaces macros before it
+    runs any code of a config. Nor can the ``@`` or ``$`` of ``bundle_root``, by which this code is found.
+
+    ``None``, which stands for an option that is not given, and empty text are left to MONAI.
+    """
+    options = named(words_of_run())
+    return {name: text for name in PATHS if (text := options.get(name)) and text != "None"}
+
+
+def plain_paths(**values: Any) -> dict[str, str | None]:
+    """The path options of a config as plain text, name -> path, with the home folder for a ``~`` at the start.
+
+    Args:
+        values: what MONAI resolved for each option: text, ``os.PathLike`` or None.
+
+    Raises:
+        InputError: no path at all, an unknown home folder, or text with ``::``, which MONAI writes for ``#``.
+    """
+    typed = typed_paths()
+    return {name: _plain(name, value, name in typed) for name, value in values.items()}
+
+
+def _plain(name: str, value: Any, typed: bool) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise InputError(f"{name} is {value!r}, which is not a path", f"Give --{name} the path of a file or folder")
+    if isinstance(value, str) and "::" in value and not typed:
+        fault = f"{name} is {value!r}: MONAI reads # and :: in a config as separators"
+        raise InputError(fault, f"Give it as the option --{name}, or in Python as pathlib.Path(...)")
+    path = os.path.expanduser(value)
+    if path.startswith("~"):
+        raise InputError(f"{name} is {path!r}, and no user has this name", f"Use --{name} './{path}' for that name")
+    return str(path)
+
+
+def words_of_run() -> Sequence[str]:
+    """The words behind `python -m monai.bundle run`; none where another program runs."""
     specification = getattr(sys.modules["__main__"], "__spec__", None)
-    if specification is not None and specification.name == PROGRAM and sys.argv[1:2] == ["run"]:
-        refuse_unknown(sys.argv[2:])
+    ours = specification is not None and specification.name == PROGRAM and sys.argv[1:2] == ["run"]
+    return sys.argv[2:] if ours else ()
 
 
 def refuse_unknown(words: Sequence[str]) -> None:
@@ -48,13 +102,15 @@ def refuse_unknown(words: Sequence[str]) -> None:
             raise InputError(f"option --{name} is unknown to {files}", remedy)
 
 
-def named(words: Sequence[str]) -> dict[str, str]:
-    """The options among the words of a command line, each with the text that is its value."""
-    found = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if option := re.fullmatch(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", word, re.DOTALL):
+def named(words: Sequence[str]) -> dict[str, str | None]:
+    """The options among the words of a command line, each with the text that is its value; None where it has none."""
+    found: dict[str, str | None] = {}
+    for word, following in zip_longest(words, words[1:]):
+        if option := FLAG.fullmatch(word):
             name, value = option.groups()
-            found[name.replace("-", "_")] = following if value is None else value
+            if value is None and following is not None and not FLAG.match(following):
+                value = following
+            found[name.replace("-", "_")] = value
     return found
 
 

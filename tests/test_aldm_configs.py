@@ -95,7 +95,7 @@ def test_the_size_of_the_paper():
 @pytest.mark.parametrize("other", BASES[1:])
 def test_every_config_describes_the_network_that_is_trained(other):
     train, second = (json.loads((FOLDER / f"{name}.json").read_text()) for name in ("train", other))
-    own = {"dataset_dir", "output_dir", "initialize", "run", "amp"}  # see tests/test_bundle.py
+    own = {"dataset_dir", "output_dir", "paths", "initialize", "run", "amp"}  # see tests/test_bundle.py
     for key in (train.keys() & second.keys()) - own:
         assert train[key] == second[key], key
     assert "network_def" in train.keys() & second.keys()

@@ -89,7 +89,7 @@ def test_versions_are_in_step() -> None:
 def test_every_config_describes_the_network_that_is_trained(other: str) -> None:
     train, second = (json.loads((ROOT / f"configs/{name}.json").read_text()) for name in ("train", other))
     assert train["network_def"] == second["network_def"]
-    own = {"dataset_dir", "output_dir", "initialize", "run", "amp"}
+    own = {"dataset_dir", "output_dir", "paths", "initialize", "run", "amp"}
     for key in (train.keys() & second.keys()) - own:
         assert train[key] == second[key], key
     # float16, on GPUs without bfloat16, is for inference alone

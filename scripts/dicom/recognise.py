@@ -30,11 +30,18 @@ FAMILIES = {
     "pd": r"pdw?|proton",
 }
 AGENT = r"(?:gd|gad\S*|con\S*|c|km)"
+# "post op", "pre RT": before or after a treatment, not a contrast agent
+TREATMENT = (
+    r"(?: (?:op\S*|surg\S*|resect\S*|crani\S*|biops\S*|shunt\S*|rt|xrt|rad\S*|chemo\S*|treat\S*|tx|therap\S*|fossa|"
+    r"stroke|trauma\S*|ictal|partum)(?!\S))"
+)
 ENHANCED = (
     r"(?<!no )(?<!non )(?<!without )(?<!w o )(?<!wo )(?<!ohne )(?:"
-    rf"post{AGENT}?|gd|gad\S*|\S*\+ ?(?:c|gd)?|km|ce|t1w?ce|t1w?c|contrast|kontrast|enhanced|dotarem|with)"
+    rf"post ?{AGENT}|gd|gad\S*|\S*\+ ?{AGENT}|km|ce|t1w?ce|t1w?c|contrast|kontrast|enhanced|"
+    r"dotarem|magnevist|prohance|multihance|omniscan|clariscan|vueway|elucirem)"
 )
-PLAIN = rf"pre{AGENT}?|nativ\S*|non|no|noncon\S*|without|w ?o|plain|unenhanced|ohne"
+UNCLEAR = rf"post(?!{TREATMENT})|with|\S*\+"  # of contrast agent, or of something else, as in "T1 + FS"
+PLAIN = rf"pre(?!{TREATMENT})|pre{AGENT}|nativ\S*|non|no|noncon\S*|without|w ?o|plain|unenhanced|ohne"
 BOTH = r"w ?wo|w and w ?o|with and without|w w o"  # the name of an exam rather than of a series
 OTHER = (
     r"loc|locali[sz]er|scout|survey|tof|mra|mrv|angio\S*|dwi|dti|diff\S*|adc|trace\S*|b\d{3,4}|perf\S*|dsc|dce|asl|"
@@ -51,13 +58,16 @@ class Finding:
     Attributes:
         contrast: as the registry names it; "unused" if it is no contrast of interest, "" if that has to be asked.
         why: what says so, or the question.
+        lost: the contrasts that it may show, where it cannot be used as it is. Unless other series show them, they
+            would be synthesised although they were scanned.
     """
 
     contrast: str
     why: str
+    lost: frozenset[str] = frozenset()
 
 
-def recognise(tags: Dataset, fault: str = "", after_agent: bool = False) -> Finding:
+def recognise(tags: Dataset, fault: str = "", after_agent: bool = False, few: bool = False) -> Finding:
     """Which of t1, t1ce, t2, flair and pd a series is.
 
     Two things speak: the description and the timing (echo, repetition and inversion time). Where both do, they have to
@@ -66,14 +76,21 @@ def recognise(tags: Dataset, fault: str = "", after_agent: bool = False) -> Find
     Args:
         tags: of a slice.
         fault: why the series cannot become a volume.
-        after_agent: whether another series of the study says that contrast agent was given before this one.
+        after_agent: whether an earlier series of the study may have had contrast agent.
+        few: whether it has too few slices for a volume. Then its timing says nothing: it may be that of a localizer.
     """
-    if is_synthetic(tags):
-        return Finding("unused", "is synthetic: it is never taken for a scan")
-    reason = fault or _other(tags)
-    if reason:
-        return Finding("unused", reason)
-    named, timed = families(tags), timing(tags)
+    other = "is synthetic: it is never taken for a scan" if is_synthetic(tags) else _other(tags)
+    if other:
+        return Finding("unused", other)
+    named = families(tags)
+    timed = timing(tags) if named or not few else ""
+    finding = _contrast(tags, named, timed, after_agent)
+    reason = fault or ("is a derived image" if _image_type(tags)[:1] == ["DERIVED"] else "")
+    return _left_out(reason, finding.contrast, named | ({timed} - {""})) if reason else finding
+
+
+def _contrast(tags: Dataset, named: set[str], timed: str, after_agent: bool) -> Finding:
+    """What description and timing say of a series that can be a scan."""
     if timed and named and timed not in named:
         return Finding("", f"the description says {' or '.join(sorted(named))}, the timing {timed}")
     if not named and not timed:
@@ -87,6 +104,15 @@ def recognise(tags: Dataset, fault: str = "", after_agent: bool = False) -> Find
     family = timed or min(named)
     sources = " and ".join(name for name, says in (("description", named), ("timing", timed)) if says)
     return _enhancement(tags, after_agent, sources) if family == "t1" else Finding(family, sources)
+
+
+def _left_out(reason: str, contrast: str, possible: set[str]) -> Finding:
+    """A series that cannot be used as it is, of a contrast, or ("") of one of several families or of none."""
+    lost = {contrast} if contrast else possible | ({"t1ce"} if "t1" in possible else set())
+    if not lost:
+        return Finding("unused", reason)
+    what = " or ".join(sorted(lost))
+    return Finding("", f"{what}, but it {reason}; left out, {what} would be synthesised", frozenset(lost))
 
 
 def is_synthetic(tags: Dataset) -> bool:
@@ -140,16 +166,20 @@ def _enhancement(tags: Dataset, after_agent: bool, sources: str) -> Finding:
         return Finding("", f"t1 or t1ce: the description says '{plain}', but {other}")
     if agent or enhanced:
         return Finding("t1ce", f"{sources}; " + (f"agent {agent}" if agent else f"description '{enhanced}'"))
+    if unclear := says(UNCLEAR, tags):
+        return Finding("", f"t1 or t1ce: the description says '{unclear}', but no tag names a contrast agent")
     if after_agent and not plain:
-        return Finding("", "t1 or t1ce: taken after another series says that contrast agent was given")
+        return Finding(
+            "", "t1 or t1ce: an earlier series of the study says that contrast agent was given, or may say so"
+        )
     return Finding("t1", sources)
 
 
 def _other(tags: Dataset) -> str:
     """Why a series is none of the contrasts, or ""."""
-    kind = [str(value).upper() for value in tags.get("ImageType") or ()]
-    if kind[:1] == ["DERIVED"]:
-        return "is a derived image"
+    kind = _image_type(tags)
+    if tags.get("Modality") != "MR":
+        return f"is of modality {tags.get('Modality')}, not MR"
     if {"P", "R", "I", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "LOCALIZER"} & set(kind[2:]):
         return f"is of type {'/'.join(kind[2:])}"
     if "EP" in _sequence(tags):
@@ -164,6 +194,10 @@ def _words(tags: Dataset) -> str:
     """The description in lower case; the protocol's name stands in: on its own it may name the whole exam."""
     text = str(tags.get("SeriesDescription") or tags.get("ProtocolName") or "").lower()
     return " ".join(re.sub(r"[^a-z0-9+*]", " ", text).split())
+
+
+def _image_type(tags: Dataset) -> list[str]:
+    return [str(value).upper() for value in tags.get("ImageType") or ()]
 
 
 def _sequence(tags: Dataset) -> set[str]:

@@ -16,12 +16,16 @@ from bundle.errors import InputError
 
 FEWEST = 8  # slices of a volume; localizers have fewer
 GAP_TOLERANCE = 0.05  # mm, of 0.05 mm + 1 % by which the gaps between slices may differ
+ECHO_TOLERANCE = (
+    0.1  # ms, by which the echo times of one series may differ: scanners round them; echoes lie further apart
+)
+TURN_TOLERANCE = 0.01  # of the components of the axes' unit vectors
 SHIFT_TOLERANCE = 0.5  # mm, by which slices may be shifted against each other: scanners round positions
 
 
 @dataclass
 class Stack:
-    """Slices of one series that have their orientation, size, echo time and type of image in common.
+    """Slices of one series with one size and type of image, and one orientation and echo time within tolerances.
 
     Attributes:
         key: the SeriesInstanceUID; with ``#2`` and so on where the series has several stacks.
@@ -54,22 +58,23 @@ def find_stacks(root: Path) -> list[Stack]:
     """
     if not root.is_dir():
         raise InputError("is not a folder", "Name the folder that holds the DICOM files", root)
-    groups: dict[tuple[Any, ...], dict[str, tuple[Path, Dataset]]] = defaultdict(dict)
+    series: dict[tuple[Any, ...], dict[str, tuple[Path, Dataset]]] = defaultdict(dict)
     for path in sorted(file for file in root.rglob("*") if file.is_file()):
         try:
             tags = dcmread(path, stop_before_pixels=True)
         except InvalidDicomError:
             continue
         if "SeriesInstanceUID" in tags and "Rows" in tags:  # else a DICOMDIR, a report, raw data
-            groups[_group(tags)].setdefault(str(tags.SOPInstanceUID), (path, tags))  # a copy of a file counts once
-    if not groups:
+            series[_group(tags)].setdefault(str(tags.SOPInstanceUID), (path, tags))  # a copy of a file counts once
+    if not series:
         raise InputError("holds no DICOM image", "Name the folder that holds the DICOM files", root)
     stacks: list[Stack] = []
     times_seen: dict[str, int] = defaultdict(int)
-    for (uid, *_), images in sorted(groups.items(), key=lambda group: str(group[0])):
-        times_seen[uid] += 1
-        key = uid if times_seen[uid] == 1 else f"{uid}#{times_seen[uid]}"
-        stacks.append(_stack(key, list(images.values())))
+    for (uid, *_), copies in sorted(series.items(), key=lambda group: str(group[0])):
+        for images in _alike(list(copies.values())):
+            times_seen[uid] += 1
+            key = uid if times_seen[uid] == 1 else f"{uid}#{times_seen[uid]}"
+            stacks.append(_stack(key, images))
     return sorted(stacks, key=lambda stack: (stack.number, stack.key))
 
 
@@ -85,9 +90,26 @@ def axes(tags: Dataset) -> np.ndarray:
 
 
 def _group(tags: Dataset) -> tuple[Any, ...]:
-    orientation = tuple(round(float(x), 2) for x in tags.get("ImageOrientationPatient") or ())
-    kind = tuple(tags.get("ImageType") or ())
-    return str(tags.SeriesInstanceUID), orientation, str(tags.get("EchoTime")), kind, tags.Rows, tags.Columns
+    return str(tags.SeriesInstanceUID), tuple(tags.get("ImageType") or ()), tags.Rows, tags.Columns
+
+
+def _echo_and_axes(tags: Dataset) -> list[float]:
+    """Echo time in ms, then the components of the axes; 0 where they are unknown."""
+    return [float(tags.get("EchoTime") or 0), *map(float, tags.get("ImageOrientationPatient") or 6 * [0.0])]
+
+
+def _alike(images: Sequence[tuple[Path, Dataset]]) -> list[list[tuple[Path, Dataset]]]:
+    """The images of a series by orientation and echo time, which may differ by the tolerances within a stack."""
+    stacks: list[tuple[np.ndarray, list[tuple[Path, Dataset]]]] = []
+    for image in sorted(images, key=lambda image: _echo_and_axes(image[1])):
+        values = np.array(_echo_and_axes(image[1]))
+        for first, members in stacks:
+            if (np.abs(values - first) <= [ECHO_TOLERANCE, *6 * [TURN_TOLERANCE]]).all():
+                members.append(image)
+                break
+        else:
+            stacks.append((values, [image]))
+    return [members for _, members in stacks]
 
 
 def _stack(key: str, images: Sequence[tuple[Path, Dataset]]) -> Stack:

@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from bundle.data.contrasts import load_registry
 from bundle.data.output import as_json, prepare_output, staged, write_text
 from bundle.errors import InputError, report_plainly
-from scripts.dicom.recognise import ENHANCED, Finding, agent_given, is_synthetic, recognise, says
-from scripts.dicom.stacks import Stack, find_stacks
+from scripts.dicom.recognise import ENHANCED, UNCLEAR, Finding, agent_given, is_synthetic, recognise, says
+from scripts.dicom.stacks import FEWEST, Stack, find_stacks
 
 QUESTIONS = "questions.json"
 UNUSED = "unused"
@@ -94,16 +94,27 @@ def study_name(stack: Stack) -> str:
 
 
 def decide(stacks: Sequence[Stack], answers: Mapping[str, str]) -> dict[str, Finding]:
-    """What each stack of a study shows: as answered, else as recognised; two of one contrast are a question."""
-    agents = [when(stack) for stack in stacks if enhances(stack)]
+    """What each stack of a study shows: as answered, else as recognised.
+
+    Two of one contrast are a question, and so is one that cannot be used while no other shows its contrast.
+    """
+    agents = [when(stack) for stack in stacks if enhances(stack, answers.get(stack.key))]
     first = min(filter(None, agents), default="")
     findings = {
         stack.key: Finding(answers[stack.key], "answered")
         if stack.key in answers
-        else recognise(stack.tags, stack.fault, after_agent=bool(first) and when(stack) > first)
+        else recognise(
+            stack.tags, stack.fault, after_agent=bool(first) and when(stack) > first, few=len(stack.files) < FEWEST
+        )
         for stack in stacks
     }
-    for contrast in {finding.contrast for finding in findings.values()} - {"", UNUSED}:
+    shown = {finding.contrast for finding in findings.values()} - {"", UNUSED}
+    for stack in stacks:
+        lost = findings[stack.key].lost
+        if lost and lost <= shown:
+            what = " and ".join(sorted(lost))
+            findings[stack.key] = Finding(UNUSED, stack.fault or f"is a derived image; another series is {what}")
+    for contrast in shown:
         same = [stack for stack in stacks if findings[stack.key].contrast == contrast]
         answered = [stack for stack in same if stack.key in answers]
         if len(answered) > 1:
@@ -123,9 +134,12 @@ def when(stack: Stack) -> str:
     return str(stack.tags.get("AcquisitionTime") or stack.tags.get("SeriesTime") or "")
 
 
-def enhances(stack: Stack) -> bool:
-    """Whether a stack says that contrast agent was given before it."""
-    return bool(not is_synthetic(stack.tags) and (agent_given(stack.tags) or says(ENHANCED, stack.tags)))
+def enhances(stack: Stack, answer: str | None) -> bool:
+    """Whether a stack says, or may say, that contrast agent was given before it."""
+    if answer in ("t1", "t1ce"):
+        return answer == "t1ce"
+    words = says(f"{ENHANCED}|{UNCLEAR}", stack.tags)
+    return bool(not is_synthetic(stack.tags) and (agent_given(stack.tags) or words))
 
 
 def write_study(study: Study, dicom_dir: Path, folder: Path) -> None:

@@ -146,7 +146,7 @@ def test_config_for_several_processes(tmp_path):
         parser.update({"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")})
         loaders.append(parser.get_parsed_content("train::dataloader"))
         ids[len(files)] = parser["initialize"], parser["training"]
-        parser.get_parsed_content("initialize", instantiate=False)
+        parser.get_parsed_content("initialize", instantiate=False, eval_expr=False)  # every reference is defined
     plain, shared = loaders
     assert isinstance(shared.sampler, DistributedSampler) and not isinstance(plain.sampler, DistributedSampler)
     assert len(plain) == len(shared) and plain.batch_size == shared.batch_size == 2

@@ -117,6 +117,23 @@ def result_of(folder, scans, name="P-01_20240305"):
         ({**T1, "SeriesDescription": "t1_tse_tra+c"}, "t1ce"),
         ({**T1, "ContrastBolusAgent": "Gadovist"}, "t1ce"),
         ({**T1, "ContrastBolusAgent": "NONE"}, "t1"),
+        ({**T1, "SeriesDescription": "AX T1 POST OP"}, "t1"),  # a treatment, not an agent
+        ({**T1, "SeriesDescription": "AX T1 post-operative"}, "t1"),
+        ({**T1, "SeriesDescription": "T1 POST RT"}, "t1"),
+        ({**T1, "SeriesDescription": "T1 post treatment"}, "t1"),
+        ({**T1, "SeriesDescription": "T1_POSTOP_SAG"}, "t1"),
+        ({**T1, "SeriesDescription": "AX T1 POST OP", "ContrastBolusAgent": "Gadovist"}, "t1ce"),
+        ({**T1, "SeriesDescription": "T1 PRE OP", "ContrastBolusAgent": "Gadovist"}, "t1ce"),
+        ({**T1, "SeriesDescription": "T1 post op post Gd"}, "t1ce"),
+        ({**T1, "SeriesDescription": "T1 post contrast"}, "t1ce"),
+        ({**T1, "SeriesDescription": "T1 postcon"}, "t1ce"),
+        ({**T1, "SeriesDescription": "T1 Magnevist"}, "t1ce"),
+        ({**T1, "SeriesDescription": "AX T1 POST"}, ""),  # of what?
+        ({**T1, "SeriesDescription": "T1 post op post"}, ""),
+        ({**T1, "SeriesDescription": "T1 + FS"}, ""),
+        ({**T1, "SeriesDescription": "T1 with fat sat"}, ""),
+        ({**T1, "SeriesDescription": "AX T1 POST", "ContrastBolusAgent": "Gadovist"}, "t1ce"),
+        ({**T2, "SeriesDescription": "AX T2 POST"}, "t2"),
         ({**T1, "ContrastBolusAgent": "Gadovist", "SeriesDescription": "AX T1 PRE"}, ""),
         ({**T1, "SeriesDescription": "T1 W/WO"}, ""),
         ({**T1, "SeriesDescription": "T1 non contrast"}, "t1"),
@@ -137,7 +154,9 @@ def result_of(folder, scans, name="P-01_20240305"):
         ({**T2, "InversionTime": 160, "SeriesDescription": "T2 fs"}, ""),
         ({"ScanningSequence": "GR", "EchoTime": 3.6, "RepetitionTime": 22, "SeriesDescription": "3D TOF"}, "unused"),
         ({"ScanningSequence": "EP", "EchoTime": 90, "RepetitionTime": 4000, "SeriesDescription": "T2"}, "unused"),
-        ({**T1, "ImageType": ["DERIVED", "PRIMARY", "MPR"]}, "unused"),
+        ({**T1, "ImageType": ["DERIVED", "PRIMARY", "MPR"]}, ""),
+        ({**T1, "ImageType": ["DERIVED", "PRIMARY", "MPR"], "SeriesDescription": "T1 SUB"}, "unused"),
+        ({"ImageType": ["DERIVED", "SECONDARY"], "SeriesDescription": "results"}, "unused"),
         ({**T1, "ImageType": ["ORIGINAL", "PRIMARY", "P"]}, "unused"),
         ({**T2, "SeriesDescription": "SYNTHETIC T2 (from t1)"}, "unused"),
     ],
@@ -150,7 +169,36 @@ def test_contrasts(tags, contrast):
 def test_t1_after_contrast_agent_is_asked():
     assert recognise(tags_of(**T1), after_agent=True).contrast == ""
     assert recognise(tags_of(**{**T1, "SeriesDescription": "T1 pre"}), after_agent=True).contrast == "t1"
-    assert recognise(tags_of(**T1), fault="lacks slices").contrast == "unused"
+    assert recognise(tags_of(**{**T1, "SeriesDescription": "T1 PRE OP"}), after_agent=True).contrast == ""
+
+
+@pytest.mark.parametrize(
+    ("tags", "contrasts"),
+    [
+        (T1, {"t1"}),
+        ({**T1, "SeriesDescription": ""}, {"t1"}),
+        ({**T1, "SeriesDescription": "AX T1 POST GD"}, {"t1ce"}),
+        ({**T1, "SeriesDescription": "AX T1 POST"}, {"t1", "t1ce"}),
+        ({**FLAIR, "SeriesDescription": "AX T1"}, {"flair", "t1", "t1ce"}),
+        ({**T1, "SeriesDescription": "T1 loc"}, set()),
+        ({**T1, "SeriesDescription": "T1 SUB"}, set()),
+        ({**T1, "Modality": "CT"}, set()),
+        ({"SeriesDescription": "results"}, set()),
+    ],
+)
+def test_a_contrast_that_would_be_left_out_is_asked(tags, contrasts):
+    finding = recognise(tags_of(**tags), fault="lacks slices")
+    assert finding.lost == contrasts and finding.contrast == ("" if contrasts else "unused")
+    if len(contrasts) == 1:
+        (name,) = contrasts
+        assert finding.why == f"{name}, but it lacks slices; left out, {name} would be synthesised"
+
+
+def test_the_timing_of_a_few_slices_says_nothing():
+    localizer = tags_of(ScanningSequence="GR", EchoTime=4, RepetitionTime=8, SeriesDescription="3 plane")
+    assert recognise(localizer, fault="has 3 slices", few=True).contrast == "unused"
+    assert recognise(localizer, fault="lacks slices").lost == {"t1", "t1ce"}
+    assert recognise(tags_of(**T1), fault="has 3 slices", few=True).lost == {"t1"}
 
 
 def test_conversion(exam):
@@ -258,6 +306,79 @@ def test_questions_and_answers(tmp_path, capsys):
     (scans / "questions.json").write_text(json.dumps(asked))
     with pytest.raises(InputError, match="'t7'.*is unknown. Use one of t1, t1ce"):
         to_nifti.main([*command, "--answers", str(scans / "questions.json")])
+
+
+def edit(files, change):
+    """Change the tags of each file, given with its number."""
+    for number, file in enumerate(files):
+        image = pydicom.dcmread(file)
+        change(number, image)
+        image.save_as(file)
+
+
+def test_echo_times_and_axes_that_differ_by_their_rounding_are_one_series(tmp_path):
+    write_series(tmp_path, 1, **T1)
+
+    def jitter(number, image):
+        image.EchoTime = ("12", "12.004", "12.008")[number % 3]
+        image.ImageOrientationPatient = [x + 1e-5 * (number % 2) for x in image.ImageOrientationPatient]
+
+    edit(sorted(tmp_path.iterdir()), jitter)
+    (stack,) = find_stacks(tmp_path)
+    assert len(stack.files) == SHAPE[2] and stack.fault == ""
+
+
+def test_a_series_that_cannot_become_a_volume_is_asked_where_it_alone_shows_its_contrast(tmp_path, capsys):
+    dicom, scans = tmp_path / "in", tmp_path / "scans"
+    cut = write_series(dicom, 5, leave_out=(4,), **T1)
+    write_series(dicom, 6, **FLAIR)
+    command = [str(dicom), "--output_dir", str(scans)]
+    with pytest.raises(SystemExit) as caught:
+        to_nifti.main(command)
+    out = capsys.readouterr().out
+    assert caught.value.code == 1 and "P-01_20240305: not converted" in out
+    question = "t1, but it lacks slices: the gaps between them are 4.80 to 9.60 mm; left out, t1 would be synthesised"
+    assert question in out and [path.name for path in scans.iterdir()] == ["questions.json"]
+    asked = json.loads((scans / "questions.json").read_text())
+    assert {key: asked[key]["question"] for key in asked} == {cut: question}
+
+    asked[cut]["answer"] = "t1"  # it stays what it is
+    (scans / "questions.json").write_text(json.dumps(asked))
+    with pytest.raises(InputError, match="series 5 cannot be t1: it lacks slices.* Set it to unused"):
+        to_nifti.main([*command, "--answers", str(scans / "questions.json")])
+    asked[cut]["answer"] = "unused"
+    (scans / "questions.json").write_text(json.dumps(asked))
+    to_nifti.main([*command, "--answers", str(scans / "questions.json")])
+    assert sorted(path.name for path in (scans / "P-01_20240305").iterdir()) == [
+        "P-01_20240305_dicom.json", "P-01_20240305_flair.nii.gz"
+    ]  # fmt: skip
+
+    write_series(dicom, 7, **{**T1, "SeriesDescription": "AX T1 again"})  # shows what series 5 would have shown
+    study = to_nifti.convert(dicom, scans, {})[0]
+    assert {stack.number: study.findings[stack.key].contrast for stack in study.stacks} == {
+        5: "unused", 6: "flair", 7: "t1"
+    }  # fmt: skip
+    assert study.open == [] and "lacks slices" in study.findings[cut].why
+
+
+def test_reformats_can_be_taken_for_the_scan_that_is_not_there(tmp_path):
+    reformat = write_series(tmp_path / "in", 5, **{**T1, "ImageType": ["DERIVED", "SECONDARY", "MPR"]})
+    write_series(tmp_path / "in", 6, **FLAIR)
+    study = to_nifti.convert(tmp_path / "in", tmp_path / "scans", {})[0]
+    assert study.findings[reformat].why == "t1, but it is a derived image; left out, t1 would be synthesised"
+    assert [stack.number for stack in study.open] == [5] and list((tmp_path / "scans").iterdir()) == []
+    study = to_nifti.convert(tmp_path / "in", tmp_path / "scans", {reformat: "t1"})[0]
+    assert (tmp_path / "scans" / study.name / f"{study.name}_t1.nii.gz").is_file()
+
+
+def test_an_answer_says_whether_contrast_agent_was_given(tmp_path):
+    post = write_series(tmp_path / "in", 5, AcquisitionTime="1001", **{**T1, "SeriesDescription": "AX T1 POST"})
+    later = write_series(tmp_path / "in", 6, AcquisitionTime="1002", **{**T1, "SeriesDescription": "SAG T1"})
+    for answers in ({}, {post: "t1ce"}, {post: "unused"}):
+        study = to_nifti.convert(tmp_path / "in", tmp_path / "scans", answers)[0]
+        assert "an earlier series" in study.findings[later].why and study.findings[later].contrast == ""
+    study = to_nifti.convert(tmp_path / "in", tmp_path / "scans", {post: "t1"})[0]
+    assert study.findings[later].why == "t1, but another was chosen"  # no agent before it: both are t1
 
 
 def test_what_cannot_become_a_volume(tmp_path):
