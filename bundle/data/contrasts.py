@@ -13,7 +13,19 @@ from bundle.errors import InputError
 
 REGISTRY = Path(__file__).with_name("contrasts.json")
 ROLES = ("both", "input", "target")
-RESERVED = ("subject", "label", "label_convention", "mask", "fault", "warnings", "image", "pred", "brain", "intensity")
+RESERVED = (
+    "subject",
+    "label",
+    "label_convention",
+    "mask",
+    "fault",
+    "warnings",
+    "unused",
+    "image",
+    "pred",
+    "brain",
+    "intensity",
+)
 
 
 @dataclass(frozen=True)

@@ -6,51 +6,56 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass, field, replace
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
+from bundle.data.choice import choose, listed, may_hold
 from bundle.data.contrasts import load_registry, select
 from bundle.data.naming import (
-    BESIDE,
     IMAGES_OF_MANY,
+    OTHER,
+    OTHER_SUFFIXES,
     OWN_RESULTS,
     SCAN_SUFFIXES,
     UNKNOWN,
-    UNUSED,
+    Meaning,
     NamedFile,
-    channel_names,
     label_convention,
-    names_bids_subject,
-    names_session,
-    read_name,
+    read_folder,
     stem,
 )
+from bundle.data.words import Vocabulary, chunks, names_session
 from bundle.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 DERIVED = ("derivatives", "sourcedata", "code")  # beside the sub-* folders of a BIDS data set: not its scans
-NOT_SCANS = (UNKNOWN, UNUSED, "label", "mask")
+NO_PATHS = ("subject", "fault", "warnings", "unused", "label_convention")
 
 
 @dataclass
 class _Subject:
     name: str
     folder: Path
+    key: str = ""
     files: list[NamedFile] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
     item: dict[str, Any] = field(default_factory=dict)
 
     @property
     def scans(self) -> list[NamedFile]:
-        """Its scans of known contrasts; if there as acquired and preprocessed, the latter only."""
-        scans = [file for file in self.files if file.kind not in NOT_SCANS]
-        return [file for file in scans if file.rank == min(scan.rank for scan in scans)]
+        """Its scans of known contrasts."""
+        return [file for file in self.files if file.is_scan]
 
     @property
-    def unknown(self) -> list[NamedFile]:
-        return [file for file in self.files if file.kind == UNKNOWN]
+    def unread(self) -> list[NamedFile]:
+        return [file for file in self.files if file.kind in (UNKNOWN, OTHER)]
+
+    @property
+    def kinds(self) -> set[str]:
+        return {scan.kind for scan in self.scans}
 
 
 def find_subjects(
@@ -67,11 +72,13 @@ def find_subjects(
 
     Returns:
         One item per subject: "subject" (unique), the path of each contrast found under the contrast's name, "label"
-        with "label_convention" (see `bundle.data.labels`), "mask" (a brain mask), "warnings" (a list of lines) and,
-        where the subject cannot be used, "fault" (one line).
+        with "label_convention" (see `bundle.data.labels`), "mask" (a brain mask), "warnings" (a list of lines),
+        "unused" and, where the subject cannot be used, "fault" (one line). "unused" are the other image files of the
+        subject, each as {"file", "kind": a contrast, "label", "mask", "other" or "unknown", "reason": why it is not
+        used, "may_hold": the wanted contrasts that it may be}.
 
     Raises:
-        InputError: the folder does not exist, holds no NIfTI file, or none of a wanted contrast.
+        InputError: the folder does not exist, holds no image file, or no file whose name says a wanted contrast.
     """
     registry, wanted = load_registry(overrides), [contrast.name for contrast in select(contrasts, overrides)]
     root = Path(dataset_dir).expanduser()
@@ -82,13 +89,20 @@ def find_subjects(
     if not paths and not unreadable:
         raise InputError("holds no NIfTI file (.nii, .nii.gz)", "Convert the scans first, e.g. with dcm2niix", root)
 
-    channels = {folder: channel_names(folder) for folder in {path.parent for path in paths}}
-    files = [read_name(path, root, registry, channels[path.parent]) for path in paths]
-    found = [subject for folder in sorted({file.folder for file in files}) for subject in _divide(folder, files, root)]
+    vocabulary = Vocabulary(registry)
+    beside: dict[Path, list[Path]] = {}
+    for path in paths:
+        beside.setdefault(path.parent, []).append(path)
+    files = [file for group in beside.values() for file in read_folder(group, root, vocabulary)]
+    homes: dict[Path, list[NamedFile]] = {}
+    for file in files:
+        homes.setdefault(file.folder, []).append(file)
+    found = [subject for folder in sorted(homes) for subject in _divide(folder, homes[folder], root)]
     subjects = _without_strays(found, root)
+    _refuse_divided(subjects, root)
     for subject in subjects:
         subject.item = _item(subject, root, wanted) if subject.scans else _unknown_item(subject, wanted)
-    if not unreadable and not any(name in subject.item for subject in subjects for name in wanted):
+    if not unreadable and not any(map(_says_something, files)):
         remedy = _naming_advice(paths[0])
         raise InputError(f"no file is named as one of the contrasts {', '.join(wanted)}", remedy, root)
     subjects += _report_unreadable(unreadable, subjects, root)
@@ -98,11 +112,11 @@ def find_subjects(
 
 def scan_keys(item: Mapping[str, Any]) -> list[str]:
     """The keys of a datalist item under which there is a file: its contrasts, "label" and "mask"."""
-    return [key for key in item if key not in ("subject", "fault", "warnings", "label_convention")]
+    return [key for key in item if key not in NO_PATHS]
 
 
 def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
-    """All NIfTI files under the root, and what is wrong with the folders that cannot be entered."""
+    """All image files under the root, and what is wrong with the folders that cannot be entered."""
     files: list[Path] = []
     faults: list[InputError] = []
 
@@ -120,7 +134,7 @@ def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
                 continue
             if entry.is_dir() and os.path.realpath(entry) not in above:
                 visit(entry, above)
-            elif name.endswith(SCAN_SUFFIXES) and not entry.is_dir():
+            elif name.endswith((*SCAN_SUFFIXES, *OTHER_SUFFIXES)) and not entry.is_dir():
                 if not stem(entry).lower().endswith(OWN_RESULTS):
                     files.append(entry)
             elif entry.is_symlink() and (entry.is_dir() or not entry.exists()):
@@ -131,113 +145,236 @@ def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
     return files, faults
 
 
+def _says_something(file: NamedFile) -> bool:
+    """Whether a file is, or may be, a scan of a contrast by its name, or is of a format that is not read."""
+    unread = file.path.name.lower().endswith(OTHER_SUFFIXES)
+    return file.is_scan or unread or (file.kind == UNKNOWN and bool(file.meaning.may_hold))
+
+
 def _divide(folder: Path, files: Sequence[NamedFile], root: Path) -> list[_Subject]:
-    """Divide the files of one folder into subjects by their prefixes.
+    """Divide the files of one folder into subjects by the words of their names that are in no table.
 
-    BIDS prefixes name subject and session; a session's name is added to the folder's. Any other prefix is a subject of
-    its own where the folder is the data set itself or is known to hold many, or where several such prefixes differ and
-    one of them has more than one contrast; else it belongs to the folder's one subject.
+    BIDS names say subject and session; a session's name is added to the folder's. Any other such words are a subject of
+    their own where the folder is the data set itself or is known to hold many, or where several differ and one
+    contrast occurs with two of them; else all files belong to the folder's one subject.
     """
-    mine = [file for file in files if file.folder == folder]
-    scans = [file for file in mine if file.kind not in NOT_SCANS]
-    free = {file.prefix for file in scans if not _names_subject(file.prefix)}
-    kinds = {prefix: {file.kind for file in scans if file.prefix == prefix} for prefix in free - {""}}
-    several = "" not in free and len(kinds) > 1 and max(map(len, kinds.values())) > 1
-    many = folder == root or several or any(file.flat for file in mine)
-
-    only_label = sum(file.kind == "label" for file in mine) == 1  # then however it is named: W39_1998.09.19_Segm
+    many = folder == root or any(file.flat for file in files)
+    files = [_without_rest(file, files, many) for file in files]
+    scans = [file for file in files if file.is_scan]
+    kinds: dict[str, set[str]] = {}
+    for file in scans:
+        if not file.bids:
+            kinds.setdefault(file.key, set()).add(file.kind)
+    twice = any(one & other for one, other in combinations(kinds.values(), 2)) if not many else True
+    several = twice and "" not in kinds and len(kinds) > 1 and max(map(len, kinds.values())) > 1
+    named = sorted(key for key in kinds if key)
+    unclear = not many and not twice and len(named) > 1
+    many = many or several
 
     subjects: dict[str, _Subject] = {}
-    for file in mine:
-        key = file.prefix
-        if many and file.kind == UNKNOWN:  # a further contrast of a subject (IXI: -MRA) is no further subject
-            key = next((prefix for prefix in sorted(kinds, reverse=True) if key.startswith(prefix)), key)
-        elif not many and (key in free or file.kind == UNKNOWN or (file.kind == "label" and only_label)):
-            key = key if _names_subject(key) else ""
-        subjects.setdefault(key, _Subject(_subject_name(key, folder), folder)).files.append(file)
+
+    def place(file: NamedFile, key: str, session: str) -> None:
+        name = "_".join(filter(None, (key, session)))
+        subject = subjects.setdefault(name, _Subject(_subject_name(name, session, folder), folder, name))
+        subject.files.append(file)
+        if unclear and not subject.faults:
+            said = f"the names of its scans hold different words ({', '.join(named)}): of one subject or of several?"
+            subject.faults.append((said, "Give each subject a folder, or say it in a datalist.csv (--datalist)"))
+
+    def owns(file: NamedFile) -> bool:
+        return many or file.bids
+
+    for file in scans:
+        place(file, file.key if owns(file) else "", file.session)
+    for file in files:
+        if not file.is_scan:
+            for key, session, placed in _owners(file, files, owns(file), list(kinds)):
+                place(placed, key, session)
     return list(subjects.values())
 
 
-def _names_subject(prefix: str) -> bool:
-    return names_bids_subject(prefix) or names_session(prefix)
+def _without_rest(file: NamedFile, files: Sequence[NamedFile], many: bool) -> NamedFile:
+    """The file without words after its contrast: they are the subject's name, a number of copies, or a doubt."""
+    if not file.rest:
+        return file
+    scans = [other for other in files if other.is_scan]
+    shared = len(scans) > 1 and len({scan.rest.lower() for scan in scans}) == 1
+    alone = not any(scan.key for scan in scans)
+    number = all(word.isdigit() for word in chunks(file.rest))
+    if chunks(file.rest) == chunks(file.folder.name) or (number and (file.key or not many)):
+        return replace(file, rest="")
+    if not file.key and (many or (alone and all(scan.rest for scan in scans))):
+        return replace(file, key=file.rest, rest="")
+    if shared and (file.is_scan or file.rest.lower() == scans[0].rest.lower()):
+        return replace(file, rest="")
+    if file.kind in ("mask", "label"):
+        return replace(file, meaning=Meaning(OTHER, reason=f"it is not known what '{file.rest}' in its name means"))
+    if file.is_scan or file.kind == UNKNOWN:
+        reason = file.meaning.reason or f"it is not known what '{file.rest}' in its name means"
+        return replace(file.doubtful(reason), rest="")
+    return file
 
 
-def _subject_name(key: str, folder: Path) -> str:
-    if key and not names_session(key):
+def _owners(
+    file: NamedFile, files: Sequence[NamedFile], by_key: bool, keys: Sequence[str]
+) -> list[tuple[str, str, NamedFile]]:
+    """The (key, session) of the subjects to which a file that is no scan belongs, and what it is to them."""
+    own = file.key if by_key else ""
+    scans = [other for other in files if other.is_scan]
+    pairs = sorted({(scan.key if by_key or scan.bids else "", scan.session) for scan in scans})
+    exact = [
+        (key, session)
+        for key, session in pairs
+        if (key.lower(), session.lower()) == (own.lower(), file.session.lower())
+    ]
+    if not exact and by_key:  # a further image of a subject (IXI: -MRA) is no further subject
+        words = chunks(own)
+        begins = [key for key, _ in pairs if key and chunks(key) == words[: len(chunks(key))]]
+        own = max(begins, key=len, default=own)
+        exact = [pair for pair in pairs if pair == (own, file.session)]
+    labels = file.kind in ("mask", "label")
+    lone = file.kind == "label" and sum(other.kind == "label" for other in files) == 1
+    if not by_key and lone and len(pairs) == 1:  # then however it is named: W39_1998.09.19_Segm
+        return [(*pairs[0], file)]
+    if not by_key and labels and file.key and file.key not in keys:
+        reason = f"it is not known what '{file.key}' in its name means"
+        file = replace(file, meaning=Meaning(OTHER, reason=reason))
+    if exact:
+        return [(*exact[0], file)]
+    same = [pair for pair in pairs if pair[0] == own and not file.session]
+    if len(same) == 1 and labels:
+        return [(*same[0], file)]
+    if same:
+        other = Meaning(OTHER, reason="its name says no session") if labels else file.meaning
+        return [(*pair, replace(file, meaning=other)) for pair in same]
+    return [(own, file.session, file)]
+
+
+def _subject_name(key: str, session: str, folder: Path) -> str:
+    if key and key != session:
         return key
     home = folder.resolve() if folder.name in ("", "..") else folder
-    name = f"{home.parent.name}_{home.name}" if names_session(home.name) else home.name
+    point = names_session(home.name) or (len(home.name) == 2 and home.name[0] in "tT" and home.name[1].isdigit())
+    name = f"{home.parent.name}_{home.name}" if point else home.name
     return f"{name}_{key}" if key else name
 
 
 def _without_strays(subjects: Sequence[_Subject], root: Path) -> list[_Subject]:
     """Subjects with scans of a known contrast, and those of which nothing but unknown files is there.
 
-    Masks alone make no subject, nor do other files beside, above or below a subject's scans.
+    Other files beside, above or below a subject's scans are that subject's, but for those in the root. Masks alone make
+    no subject.
     """
-    homes = {subject.folder for subject in subjects if subject.scans}
+    with_scans = [subject for subject in subjects if subject.scans]
+    homes = {subject.folder for subject in with_scans}
     around = {folder for home in homes - {root} for folder in (home, *home.parents)}
-    kept = []
+    kept = list(with_scans)
     for subject in subjects:
-        flat = any(file.flat for file in subject.unknown)
-        below = any(home in subject.folder.parents for home in homes - {root})
-        if subject.scans or (subject.unknown and not below and (flat or subject.folder not in around)):
+        if subject.scans:
+            continue
+        near = [s for s in with_scans if s.folder != root and _near(s.folder, subject.folder, root)]
+        flat = any(file.flat for file in subject.files)
+        if near and not flat:
+            for owner in near:
+                owner.files += [_unowned(file) for file in subject.files]
+        elif subject.unread and (flat or subject.folder not in around):
             kept.append(subject)
-        elif subject.unknown and subject.folder == root:
-            logger.warning("%s: not used, its name ends with no known contrast", subject.unknown[0].path)
+        elif subject.unread and subject.folder == root:
+            logger.warning("%s: not used, %s", subject.unread[0].path, subject.unread[0].meaning.reason)
     return kept
+
+
+def _near(home: Path, folder: Path, root: Path) -> bool:
+    return folder != root and (home == folder or home in folder.parents or folder in home.parents)
+
+
+def _unowned(file: NamedFile) -> NamedFile:
+    """A label or mask whose name says another subject or session than the scans is not used."""
+    if file.kind in ("label", "mask"):
+        return replace(file, meaning=Meaning(OTHER, reason="its name or folder says another subject or session"))
+    return file
+
+
+def _refuse_divided(subjects: Sequence[_Subject], root: Path) -> None:
+    """Refuse what looks like one study whose files were divided: names that differ by a word, and no contrast twice."""
+    by_words: dict[tuple[Path, frozenset[str]], list[_Subject]] = {}
+    for subject in subjects:
+        by_words.setdefault((subject.folder, frozenset(chunks(subject.key))), []).append(subject)
+    with_scans = [subject for subject in subjects if subject.scans]
+    for subject in with_scans:
+        words = sorted(set(chunks(subject.key)))[:8]
+        for count_ in range(len(words) + 1):
+            for fewer in combinations(words, count_):
+                for other in by_words.get((subject.folder, frozenset(fewer)), ()):
+                    _refuse_pair(subject, other, root)
+    folders: dict[Path, list[_Subject]] = {}
+    for subject in with_scans:
+        folders.setdefault(subject.folder, []).append(subject)
+    for subject in with_scans:
+        for above in subject.folder.parents:
+            for other in folders.get(above, ()):
+                if above != root or other.name.lower() == subject.name.lower():
+                    _refuse_pair(subject, other, root)
+
+
+def _refuse_pair(one: _Subject, other: _Subject, root: Path) -> None:
+    if one.scans and other.scans and not one.kinds & other.kinds and one is not other:
+        files = listed([one.scans[0].path, other.scans[0].path], root)
+        fault = f"{files} may be of one study or of two, by their names"
+        for subject in (one, other):
+            if not subject.faults:
+                subject.faults.append((fault, "Name them alike, or say it in a datalist.csv (--datalist)"))
 
 
 def _item(subject: _Subject, root: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The datalist item of a subject with scans of known contrasts."""
+    choice = choose(subject.files, wanted, root)
+    faults = subject.faults or ([choice.fault] if choice.fault else [])
     item: dict[str, Any] = {"subject": subject.name, "warnings": []}
-    scans = subject.scans
-    kinds = sorted({scan.kind for scan in scans})
-    if not set(kinds) & set(wanted):
-        remedy = "Add a scan of one of these, or name its contrast in 'contrasts'"
-        fault = InputError(f"has {', '.join(kinds)}, but none of {', '.join(wanted)}", remedy, subject.folder)
-        item["fault"] = str(fault)
-    for name in wanted:
-        found = [scan.path for scan in scans if scan.kind == name]
-        if len(found) == 1:
-            item[name] = str(found[0])
-        elif found:
-            fault = InputError(
-                f"{len(found)} files for one contrast, {name}: {_listed(found, root)}",
-                "Keep one of them, or give the other a name that ends otherwise",
-                subject.folder,
-            )
-            item["fault"] = str(fault)
-    if any(scan.assumed for scan in scans):
+    if faults:
+        item["fault"] = str(InputError(*faults[0], subject.folder))
+    item.update({key: str(file.path) for key, file in choice.used.items() if key in wanted})
+    if any(file.assumed for file in choice.used.values()):
         item["warnings"].append(
             "numbered files were taken in the Decathlon's order (0000 FLAIR, 0001 T1, 0002 T1CE, 0003 T2): "
             "no dataset.json says what the numbers mean"
         )
-    for key in ("label", "mask"):
-        files = [file for file in subject.files if file.kind == key and file.rank in (scans[0].rank, BESIDE)]
-        if len(files) == 1:
-            item[key] = str(files[0].path)
-        elif files:
-            item["warnings"].append(f"several {key} files, none is used: {_listed([f.path for f in files], root)}")
-        if len(files) == 1 and key == "label":
-            item["label_convention"] = label_convention(files[0], scans)
+    item["warnings"] += choice.warnings
+    item.update({key: str(choice.used[key].path) for key in ("label", "mask") if key in choice.used})
+    if "label" in item:
+        item["label_convention"] = label_convention(choice.used["label"], subject.scans)
+    item["unused"] = _unused(choice.unused, wanted)
+    if not faults:
+        item["warnings"] += [
+            f"{os.path.relpath(entry['file'], root)} is not used: {entry['reason']}"
+            for entry in item["unused"]
+            if entry["may_hold"]
+        ]
     return item
+
+
+def _unused(files: Sequence[tuple[NamedFile, str]], wanted: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"file": str(file.path), "kind": file.kind, "reason": reason, "may_hold": may_hold(file, wanted)}
+        for file, reason in files
+    ]
 
 
 def _unknown_item(subject: _Subject, wanted: Sequence[str]) -> dict[str, Any]:
     """The datalist item of files of which none is of a known contrast."""
-    paths = [file.path for file in subject.unknown]
-    names = _listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
-    fault = InputError(
-        f"none of the contrasts {', '.join(wanted)} by the names of its files ({names})",
-        _naming_advice(paths[0]),
-        paths[0] if len(paths) == 1 else subject.folder,
-    )
-    return {"subject": subject.name, "warnings": [], "fault": str(fault)}
-
-
-def _listed(paths: Sequence[Path], folder: Path) -> str:
-    return " and ".join(os.path.relpath(path, folder) for path in paths)
+    files = subject.unread
+    paths = [file.path for file in files]
+    names = listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
+    if all(map(_says_something, files)):
+        fault = InputError(f"{names}: {files[0].meaning.reason}", "No other scan of the subject was found")
+    else:
+        fault = InputError(
+            f"none of the contrasts {', '.join(wanted)} by the names of its files ({names})",
+            _naming_advice(paths[0]),
+            paths[0] if len(paths) == 1 else subject.folder,
+        )
+    unused = _unused([(file, file.meaning.reason) for file in subject.files], wanted)
+    return {"subject": subject.name, "warnings": [], "unused": unused, "fault": str(fault)}
 
 
 def _naming_advice(path: Path) -> str:
@@ -259,7 +396,9 @@ def _report_unreadable(faults: Sequence[InputError], subjects: Sequence[_Subject
             subject.item["warnings"].append(str(fault))
         if not owners:
             name = path.name if path != root else root.resolve().name
-            failed.append(_Subject(name, path, item={"subject": name, "warnings": [], "fault": str(fault)}))
+            failed.append(
+                _Subject(name, path, item={"subject": name, "warnings": [], "unused": [], "fault": str(fault)})
+            )
     return failed
 
 
