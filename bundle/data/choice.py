@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bundle.data.naming import BESIDE, REGISTERED, TEMPLATE, UNKNOWN, NamedFile
+from bundle.errors import InputError
 
-SAY_WHICH = "Run 'list', delete the others from the datalist.csv that it writes, and pass that as --datalist"
+SAY_WHICH = "Run 'list', correct the row of the datalist.csv that it writes, and pass that as --datalist"
 FAMILIES = {"t1": ("t1", "t1ce"), "t2": ("t2", "flair")}  # what an unknown word after T1 or T2 may mean
 
 
@@ -155,3 +157,23 @@ def may_hold(file: NamedFile, wanted: Sequence[str]) -> list[str]:
         return []
     held = {name for hint in file.meaning.may_hold for name in FAMILIES.get(hint, (hint,))}
     return [name for name in wanted if not held or name in held]
+
+
+def check_unread(item: Mapping[str, Any], made: Sequence[str]) -> None:
+    """Refuse to make up a contrast that a file of the same subject may hold.
+
+    Args:
+        item: of a datalist, see `find_subjects`.
+        made: the contrasts that are to be made.
+
+    Raises:
+        InputError: an unused file may be one of them that the subject lacks.
+    """
+    missing = {name for name in made if name not in item}
+    unread = [entry for entry in item.get("unused", ()) if missing & set(entry["may_hold"])]
+    if unread:
+        names = sorted({name for entry in unread for name in entry["may_hold"] if name in missing}, key=made.index)
+        more = f" (and {len(unread) - 1} more files)" if len(unread) > 1 else ""
+        fault = f"{Path(unread[0]['file']).name}{more} may be the missing {', '.join(names)}: {unread[0]['reason']}"
+        remedy = "Say in a --datalist which file is which (the command 'list' writes one), or add --ignore_unread True"
+        raise InputError(fault, remedy, item["subject"])
