@@ -19,6 +19,7 @@ from bundle.data.naming import (
     OTHER_SUFFIXES,
     OWN_RESULTS,
     SCAN_SUFFIXES,
+    TIME_POINT,
     UNKNOWN,
     Meaning,
     NamedFile,
@@ -211,7 +212,7 @@ def _without_rest(file: NamedFile, files: Sequence[NamedFile], many: bool) -> Na
         return replace(file, meaning=Meaning(OTHER, reason=f"it is not known what '{file.rest}' in its name means"))
     if file.is_scan or file.kind == UNKNOWN:
         reason = file.meaning.reason or f"it is not known what '{file.rest}' in its name means"
-        return replace(file.doubtful(reason), rest="")
+        return replace(file.doubtful(reason), key="_".join(filter(None, (file.key, file.rest))), rest="")
     return file
 
 
@@ -228,13 +229,15 @@ def _owners(
         if (key.lower(), session.lower()) == (own.lower(), file.session.lower())
     ]
     if not exact and by_key:  # a further image of a subject (IXI: -MRA) is no further subject
-        words = chunks(own)
-        begins = [key for key, _ in pairs if key and chunks(key) == words[: len(chunks(key))]]
-        own = max(begins, key=len, default=own)
+        words = set(chunks(own))
+        within = [key for key, _ in pairs if key and words.issuperset(chunks(key))]
+        own = max(within, key=len, default=own)
         exact = [pair for pair in pairs if pair == (own, file.session)]
     labels = file.kind in ("mask", "label")
     lone = file.kind == "label" and sum(other.kind == "label" for other in files) == 1
-    if not by_key and lone and len(pairs) == 1:  # then however it is named: W39_1998.09.19_Segm
+    if (
+        not by_key and lone and len(pairs) == 1 and (not pairs[0][1] or not file.session)
+    ):  # then however it is named: W39_1998.09.19_Segm
         return [(*pairs[0], file)]
     if not by_key and labels and file.key and file.key not in keys:
         reason = f"it is not known what '{file.key}' in its name means"
@@ -254,7 +257,7 @@ def _subject_name(key: str, session: str, folder: Path) -> str:
     if key and key != session:
         return key
     home = folder.resolve() if folder.name in ("", "..") else folder
-    point = names_session(home.name) or (len(home.name) == 2 and home.name[0] in "tT" and home.name[1].isdigit())
+    point = names_session(home.name) or TIME_POINT.fullmatch(home.name)
     name = f"{home.parent.name}_{home.name}" if point else home.name
     return f"{name}_{key}" if key else name
 

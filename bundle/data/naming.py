@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundle.data.contrasts import Contrast
-from bundle.data.words import SESSION, TABLE, UNKNOWN_WORD, Vocabulary, Word, chunks
+from bundle.data.words import TABLE, UNKNOWN_WORD, Vocabulary, Word, chunks, names_session
 from bundle.errors import InputError
 
 SCAN_SUFFIXES = (".nii.gz", ".nii")
@@ -30,7 +30,7 @@ PARTS.update(pre=0, preprocessed=0, raw=2, orig=2)
 IMAGES_OF_MANY = re.compile(r"images(tr|ts|val)", re.I)
 LABELS_OF_MANY = re.compile(r"labels(tr|ts|val)", re.I)
 
-_TIME_POINT = re.compile(rf"(?P<person>.+?)[-_. ]({SESSION}|t\d)", re.I)
+TIME_POINT = re.compile(r"t\d", re.I)  # MSLesSeg's, also where that could be a contrast
 _BRATS_TIME_POINT = re.compile(r"(?P<person>BraTS-[a-z]+-\d{5})-\d{3}", re.I)
 _DECATHLON = re.compile(r"BRATS_\d+", re.I)
 _NUMBERED = re.compile(r"(?:(?P<prefix>.*)[-_. ])?(?P<number>\d{4})", re.S)
@@ -180,7 +180,7 @@ def _mark_time_points(names: Sequence[_Name]) -> None:
         content = [n for n, word in enumerate(name.words) if word.role not in (UNKNOWN_WORD, "neutral")]
         scan = any(word.role == "contrast" for word in name.words)
         first = content[0] if content else 0
-        fits = len(content) == 2 and re.fullmatch(r"t\d", name.words[first].text, re.I) is not None
+        fits = len(content) == 2 and TIME_POINT.fullmatch(name.words[first].text) is not None
         if fits:
             kind = name.words[content[1]]
             fits = kind.role in ("contrast", "mask", *LESION)
@@ -283,6 +283,9 @@ def meaning_of(words: Sequence[Word], vocabulary: Vocabulary) -> Meaning:
         return Meaning("label", space=space, lesion=lesion, token=token)
     if "mask" in roles:
         return Meaning("mask", space=space)
+    loose = next((word for word in words if word.role == "loose"), None)
+    if loose is not None:
+        return Meaning(UNKNOWN, reason=f"it is not known what '{loose.text}' in its name belongs to")
     contrast, reason, held = _contrast(words, vocabulary.registry)
     if not contrast:
         return Meaning(UNKNOWN, reason=reason, may_hold=held)
@@ -382,6 +385,8 @@ def _placed(file: NamedFile, words: Sequence[Word], root: Path, vocabulary: Voca
         meaning = meaning_of([*(replace(word, entity=True) for word in said), *words], vocabulary)
     if file.path.name.lower().endswith(OTHER_SUFFIXES):
         meaning = _unread(file.path, meaning)
+    if names_session(folder.name) and chunks(file.session) == chunks(folder.name):
+        file = replace(file, session="")  # the folder says it already
     return replace(_with_bids_folder(replace(file, folder=folder), root), rank=rank, flat=flat, meaning=meaning)
 
 
@@ -402,7 +407,7 @@ def _fits(file: NamedFile, folder_words: Sequence[Word], vocabulary: Vocabulary)
 def _is_time_point(path: Path) -> bool:
     """Whether a file's folder T1 or T2 is a time point: the name repeats both its name and that of the folder above."""
     said = (*chunks(path.parent.parent.name), *chunks(path.parent.name))
-    return bool(re.fullmatch(r"t\d", path.parent.name, re.I)) and chunks(stem(path))[: len(said)] == said
+    return bool(TIME_POINT.fullmatch(path.parent.name)) and chunks(stem(path))[: len(said)] == said
 
 
 def _with_bids_folder(file: NamedFile, root: Path) -> NamedFile:
@@ -439,8 +444,13 @@ def contrast_of(name: str, registry: Mapping[str, Contrast]) -> str:
 
 def person_of(subject: str) -> str:
     """The person that a subject's name tells of: it without the session, or BraTS's time point, that it ends with."""
-    match = _BRATS_TIME_POINT.fullmatch(subject) or _TIME_POINT.fullmatch(subject)
-    return match["person"] if match else subject
+    if match := _BRATS_TIME_POINT.fullmatch(subject):
+        return match["person"]
+    for match in re.finditer(r"[-_. ]", subject):
+        rest = subject[match.end() :]
+        if match.start() and (names_session(rest) or TIME_POINT.fullmatch(rest)):
+            return subject[: match.start()]
+    return subject
 
 
 def channel_names(folder: Path) -> dict[str, str] | None:

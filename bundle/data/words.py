@@ -35,7 +35,8 @@ class Word:
 
     Attributes:
         text: as it is in the name.
-        role: what it means: "contrast", one of `ROLES`, "other", "subject", "session", "space", "unknown".
+        role: what it means: "contrast", one of `ROLES`, "other", "subject", "session", "space", "unknown", or "loose",
+            where it means something only together with others that are not beside it (weighted).
         value: the contrast's name, what another image is ("a phase image"), or the entry of the table.
         start, end: where it is in the name.
         entity: it is a part of a BIDS entity (acq-3D), whose unknown values mean nothing here.
@@ -73,6 +74,11 @@ class Vocabulary:
             endings = (pattern for pattern in row.patterns if not _PLAIN.fullmatch(pattern))
             self.endings += [(re.compile(rf"(?:.*[-_. ])?(?P<token>{e})", re.I | re.S), row.name) for e in endings]
         self.pieces = sorted((word for word in self.known if len(word) > 1 or word == "2"), key=len, reverse=True)
+        of_scans = ("contrast", "perhaps agent", "no agent")
+        pieces = {
+            piece for span, (role, _) in self.spans.items() if len(span) > 1 and role in of_scans for piece in span
+        }
+        self.loose = {piece for piece in pieces - set(self.known) if len(piece) > 3 and piece.isalpha()}
         self._divided: dict[str, list[str] | None] = {}
 
     def _add(self, words: Sequence[str], role: str, value: str | None = None) -> None:
@@ -98,7 +104,11 @@ class Vocabulary:
                 words.append(Word(match[0], "copy", "copy", *match.span()))
             else:
                 words += self._entities(match[0], match.start(), bool(words) and words[0].role == "subject")
-        return [*self._joined(words), *([end] if end else [])]
+        words = self._joined(words)
+        for number, word in enumerate(words):
+            if word.role == UNKNOWN_WORD and not word.entity and word.text.lower() in self.loose:
+                words[number] = replace(word, role="loose", value=word.text)
+        return [*words, *([end] if end else [])]
 
     def _entities(self, text: str, start: int, bids: bool) -> Iterator[Word]:
         """The words of what stands between two separators other than a hyphen; BIDS's entities are key-value."""
@@ -233,9 +243,6 @@ def _spm(letters: str) -> tuple[str, str]:
 def names_session(text: str) -> bool:
     """Whether a text only tells apart the sessions of one subject: study1, visit 2, 2021-05-30."""
     return bool(_SESSION.fullmatch(re.sub(r"[-_. ]+", "-", text)))
-
-
-SESSION = "|".join(TABLE["session"]).replace("-?", "[-_. ]?")
 
 
 @cache
