@@ -187,7 +187,7 @@ def _mark_time_points(names: Sequence[_Name]) -> None:
             shapes.append((name, first, kind.text.lower() in ("t1", "t2", "t1w", "t2w")))
         if scan and not fits:
             return
-    if any(certain for _, _, certain in shapes):
+    if len(shapes) > 1 and any(certain for _, _, certain in shapes):
         for name, place, _ in shapes:
             name.words[place] = replace(name.words[place], role="session")
             name.time_point = place

@@ -5,12 +5,19 @@ import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from bundle.data.datalist import list_subjects, read_datalist, subjects, write_datalist
 from bundle.data.discovery import find_subjects, scan_keys
+from bundle.data.parts import reference_subjects
 from bundle.engines.options import SynthesisOptions
 from bundle.errors import InputError
 from tests.data.test_discovery import CONTRASTS, make
+from tests.phantom import affine_of, write_subject
+
+SHAPE = (16, 20, 12)
+AFFINE = affine_of(SHAPE, (5, 5, 5))
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture
@@ -147,3 +154,40 @@ def test_a_missing_contrast_is_not_made_up_while_an_unread_file_may_hold_it(data
             SynthesisOptions(CONTRASTS, targets=targets).plan(item)
     assert SynthesisOptions(CONTRASTS, targets=["t1ce"]).plan(item) == (["t1"], ["t1ce"])
     assert SynthesisOptions(CONTRASTS, ignore_unread="True").plan(item) == (["t1"], ["t1ce", "t2", "flair"])
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (f"{folder}{name}.json", key)
+        for folder in ("", "aldm/")
+        for name, key in (("inference", "dataset::data"), ("evaluate", "dataset::data"), ("train", "subjects"))
+    ],
+)
+def test_every_command_takes_a_datalist(tmp_path, capsys, config, key):
+    files = {name: write_subject(tmp_path / "scans" / name, ["t1", "t2"], SHAPE, AFFINE) for name in ("s1", "s2")}
+    swapped = ["subject,t1,t2", *(f"{name},{each['t2']},{each['t1']}" for name, each in files.items())]
+    (tmp_path / "mine.csv").write_text("\n".join(swapped))
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / config)
+    parser.update({"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out")})
+    parser.update({"datalist": str(tmp_path / "mine.csv")})
+    found = parser.get_parsed_content(key)
+    items = found[0] if key == "subjects" else found
+    assert {item["subject"]: (item["t1"], item["t2"]) for item in items} == {
+        name: (each["t2"], each["t1"]) for name, each in files.items()
+    }
+    parser.get_parsed_content("list")
+    assert "s1\n  t1      scans/s1/s1_t2.nii.gz\n" in capsys.readouterr().out
+    assert (tmp_path / "out" / "datalist.csv").is_file()
+
+
+def test_reference_subjects_of_the_evaluation(tmp_path):
+    for name in ("s1", "s2"):
+        write_subject(tmp_path / name, ["t1", "t2"], SHAPE, AFFINE)
+    (tmp_path / "list.csv").write_text("subject,t1,t2\nother,s2/s2_t1.nii.gz,s2/s2_t2.nii.gz\n")
+    (evaluated,) = [item for item in find_subjects(tmp_path, CONTRASTS) if item["subject"] == "s1"]
+    asked = (CONTRASTS, None, None, None, [evaluated])
+    (item,) = reference_subjects(None, *asked, datalist=str(tmp_path / "list.csv"))
+    assert item["subject"] == "other"
+    assert reference_subjects(None, *asked) == []

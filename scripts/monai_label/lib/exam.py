@@ -37,6 +37,8 @@ def exam_of(scan: Path, studies: Studies, contrasts: Sequence[str], registry: Ma
         outside = next((path for path in paths if not studies.holds(path)), None)
         if outside is not None:
             fault = "is a link that leads out of the studies folder"
+            if not Path(os.path.abspath(outside)).is_relative_to(studies.root):
+                fault = "is not in the studies folder"
             raise OutsideStudies(fault, "Put the scan itself there", outside)
         return check_subjects([item])[0]
     raise InputError(f"is none of {', '.join(contrasts)} by its name", "Name a scan of one of these contrasts", scan)
