@@ -34,6 +34,7 @@ TIME_POINT = re.compile(r"t\d", re.I)  # MSLesSeg's, also where that could be a 
 _BRATS_TIME_POINT = re.compile(r"(?P<person>BraTS-[a-z]+-\d{5})-\d{3}", re.I)
 _DECATHLON = re.compile(r"BRATS_\d+", re.I)
 _NUMBERED = re.compile(r"(?:(?P<prefix>.*)[-_. ])?(?P<number>\d{4})", re.S)
+_ENDINGS = re.compile(rf"({'|'.join(map(re.escape, (*SCAN_SUFFIXES, *OTHER_SUFFIXES)))})+$", re.I)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,7 @@ class _Name:
 
 def stem(path: Path) -> str:
     """A file's name without its extension, also where that is doubled (.nii.gz.nii.gz)."""
-    endings = "|".join(re.escape(suffix) for suffix in (*SCAN_SUFFIXES, *OTHER_SUFFIXES))
-    return re.sub(rf"({endings})+$", "", path.name, flags=re.I)
+    return _ENDINGS.sub("", path.name)
 
 
 def read_folder(paths: Sequence[Path], root: Path, vocabulary: Vocabulary) -> list[NamedFile]:
@@ -195,7 +195,7 @@ def _mark_time_points(names: Sequence[_Name]) -> None:
 
 def _mark_common_start(names: Sequence[_Name]) -> None:
     """See that words at the start of all names, numbers aside, belong to the subject's name: Tumor_001_T1."""
-    contrasts = {word.value for name in names for word in name.words if word.role == "contrast"}
+    contrasts = {tuple(word.value for word in name.words if word.role == "contrast") for name in names} - {()}
     if len(contrasts) < 2:
         return
     common = min(len(name.words) for name in names)
@@ -238,7 +238,9 @@ def _of_words(name: _Name, vocabulary: Vocabulary) -> NamedFile:
     ]
     first = next((n for n in content if words[n].role == "contrast"), content[0] if content else len(words))
     ids = [
-        n for n, word in enumerate(words[:first]) if n < name.leading or (word.role == UNKNOWN_WORD and not word.entity)
+        n
+        for n, word in enumerate(words[:first])
+        if (n < name.leading and word.role != "session") or (word.role == UNKNOWN_WORD and not word.entity)
     ]
     rest = [word for word in words[first:] if word.role == UNKNOWN_WORD and not word.entity]
     subject = next((word for word in words if word.role == "subject"), None)
@@ -396,7 +398,7 @@ def _is_part(words: Sequence[Word], first: bool) -> bool:
     whole = {REGISTERED, TEMPLATE, "own space", "stripped", "corrected", "mask", "segmentation", "no agent", *AGENT}
     if first:
         return bool(roles & whole) and roles <= {*whole, "neutral"}
-    return not roles & {UNKNOWN_WORD, "session", "subject", "contrast", "copy", "space"}
+    return not roles & {UNKNOWN_WORD, "session", "subject", "contrast", "copy", "space", "target", "loose"}
 
 
 def _fits(file: NamedFile, folder_words: Sequence[Word], vocabulary: Vocabulary) -> bool:

@@ -12,7 +12,7 @@ from bundle.data.discovery import find_subjects, scan_keys
 from bundle.errors import InputError
 from tests.data.test_discovery import CONTRASTS, make
 
-SEEDS = 300
+SEEDS = 240
 WORDS = {  # kind -> ways to say it, each a list of words
     "t1": [["T1"], ["T1w"], ["MPRAGE"], ["T1", "pre"], ["T1", "weighted"], ["3DT1"], ["native", "T1"]],
     "t1ce": [["T1", "Gd"], ["T1ce"], ["T1c"], ["T1", "post"], ["T1", "post", "contrast"], ["gado"], ["T1", "KM"]],
@@ -52,17 +52,19 @@ def any_case(word: str, draw: random.Random) -> str:
     return draw.choice([word, word, word.lower(), word.upper(), word.title()])
 
 
-def words_name(kind: str, subject: str, session: str, draw: random.Random) -> str:
+def words_name(kind: str, subject: str, session: str, odd: str, draw: random.Random) -> str:
     groups = [draw.choice(WORDS[kind])]
     if kind in CONTRASTS and draw.random() < 0.3:
         groups[0] = groups[0] + draw.choice(PROCESSED)
     groups += [[word] for word in (subject, session) if word]
+    if draw.random() < 0.1:
+        groups.insert(draw.randint(0, len(groups)), [odd])
     if draw.random() < 0.4:
         draw.shuffle(groups)
     else:
         groups = [*groups[1:], groups[0]]
     words = [word for group in groups for word in group]
-    if draw.random() < 0.1 and "to" not in words:  # FLAIR to T1 and T1 to FLAIR are two things
+    if draw.random() < 0.1 and not {"to", "reg", "coreg"} & set(words):  # T2 reg FLAIR is not T2 FLAIR reg
         draw.shuffle(words)
     separator = draw.choice("__-. +")
     return separator.join(word if word in (subject, session) else any_case(word, draw) for word in words)
@@ -82,6 +84,7 @@ def data_set(draw: random.Random) -> dict[str, tuple[str, str, str]]:
     ids, sessions, style = draw.choice(IDS), draw.choice(SESSIONS), draw.choice(["bids", "words", "words"])
     layout = draw.choice(["flat", "subject", "session"])
     say_id, say_session = draw.random() < 0.5 or layout == "flat", draw.random() < 0.5 or layout != "session"
+    odd = draw.choice(["odd", "xyz7", "301", "siemens", "study", "final"])  # in no table, but for the last two
     files = {}
     for subject in ids:
         for session in sessions:
@@ -94,9 +97,11 @@ def data_set(draw: random.Random) -> dict[str, tuple[str, str, str]]:
                     name = bids_name(kind, subject, session, draw)
                     folder = f"sub-{subject.replace('-', '')}"
                 else:
-                    name = words_name(kind, subject if say_id else "", session if say_session else "", draw)
+                    name = words_name(kind, subject if say_id else "", session if say_session else "", odd, draw)
                     folder = subject
                 folder = {"flat": "", "subject": f"{folder}/", "session": f"{folder}/{session}/"}[layout]
+                if layout != "flat" and draw.random() < 0.2:
+                    folder += draw.choice(["anat/", "raw/", "images/", "coregistered/", "NIFTI/", "2/"])
                 ending = draw.choice([".nii.gz", ".nii.gz", ".nii.gz", ".nii", ".mha"])
                 files[f"{folder}{name}{ending}".replace("//", "/")] = (subject, session, kind)
     return files
