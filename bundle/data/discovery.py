@@ -74,7 +74,7 @@ def find_subjects(
     refuse_divided(subjects, root)
     for subject in subjects:
         subject.item = _item(subject, root, wanted) if subject.scans else _unknown_item(subject, wanted)
-    if not unreadable and not any(map(_says_something, files)):
+    if not unreadable and not any(file.kind in wanted or _may_be_scan(file) for file in files):
         remedy = _naming_advice(paths[0])
         raise InputError(f"no file is named as one of the contrasts {', '.join(wanted)}", remedy, root)
     subjects += _report_unreadable(unreadable, subjects, root)
@@ -117,10 +117,10 @@ def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
     return files, faults
 
 
-def _says_something(file: NamedFile) -> bool:
-    """Whether a file is, or may be, a scan of a contrast by its name, or is of a format that is not read."""
+def _may_be_scan(file: NamedFile) -> bool:
+    """Whether a file that is not read is of another format, or says several contrasts, or one with a doubt."""
     unread = file.path.name.lower().endswith(OTHER_SUFFIXES)
-    return file.is_scan or unread or (file.kind == UNKNOWN and bool(file.meaning.may_hold))
+    return unread or (file.kind == UNKNOWN and bool(file.meaning.may_hold))
 
 
 def _item(subject: Subject, root: Path, wanted: Sequence[str]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _unknown_item(subject: Subject, wanted: Sequence[str]) -> dict[str, Any]:
     files = subject.unread
     paths = [file.path for file in files]
     names = listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
-    if all(map(_says_something, files)):
+    if all(map(_may_be_scan, files)):
         fault = InputError(f"{names}: {files[0].meaning.reason}", "No other scan of the subject was found")
     else:
         fault = InputError(

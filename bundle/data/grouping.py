@@ -160,7 +160,7 @@ class _Owners:
         if not by_key and file.kind == "label" and self.lone_label and len(self.sessions) == 1:
             ((name, sessions),) = self.sessions.items()
             if len(sessions) == 1 and ("" in sessions or not file.session):
-                yield name, *sessions, file  # however it is named: W39_1998.09.19_Segm
+                yield name, next(iter(sessions)), file  # however it is named: W39_1998.09.19_Segm
                 return
         if not by_key and label and file.key and file.key not in self.keys:
             reason = f"it is not known what '{file.key}' in its name means"
@@ -215,7 +215,13 @@ def without_strays(subjects: Sequence[Subject], root: Path) -> list[Subject]:
     for subject in subjects:
         if subject.scans:
             continue
-        near = [s for s in with_scans if s.folder != root and _near(s.folder, subject.folder, root)]
+        parent = subject.folder.parent
+        parts = parent != root and (parent in homes or names_session(parent.name))
+        near = [
+            s
+            for s in with_scans
+            if s.folder != root and (_near(s.folder, subject.folder, root) or (parts and s.folder.parent == parent))
+        ]
         flat = any(file.flat for file in subject.files)
         if near and not flat:
             for owner in near:
@@ -228,8 +234,7 @@ def without_strays(subjects: Sequence[Subject], root: Path) -> list[Subject]:
 
 
 def _near(home: Path, folder: Path, root: Path) -> bool:
-    beside = home.parent == folder.parent != root and names_session(folder.parent.name)
-    return folder != root and (beside or home == folder or home in folder.parents or folder in home.parents)
+    return folder != root and (home == folder or home in folder.parents or folder in home.parents)
 
 
 def _unowned(file: NamedFile) -> NamedFile:
