@@ -18,7 +18,6 @@ from bundle.data.labels import CONVENTIONS
 from bundle.data.naming import UNKNOWN, label_convention, read_folder
 from bundle.data.output import write_text
 from bundle.data.words import Vocabulary
-from bundle.engines.options import flag
 from bundle.errors import InputError
 
 NAME = "datalist.csv"
@@ -54,14 +53,12 @@ def list_subjects(
     contrasts: Sequence[str],
     overrides: Overrides | None = None,
     datalist: str | Path | None = None,
-    overwrite: bool | str = False,
 ) -> None:
     """Print which file is used for what, and which are not and why; write it as OUTPUT_DIR/datalist.csv.
 
     Args:
         dataset_dir, contrasts, overrides, datalist: see `subjects`.
         output_dir: where the table goes; made if it is missing.
-        overwrite: replace a table that is there.
 
     Raises:
         InputError: see `subjects`, or the table is there already or cannot be written.
@@ -71,7 +68,7 @@ def list_subjects(
     root = Path(dataset_dir).expanduser() if datalist is None else Path(datalist).expanduser().parent
     for item in items:
         print(described(item, contrasts, root))
-    if path.exists() and not flag("overwrite", overwrite):
+    if path.exists():
         raise InputError("is there already, perhaps with your changes", "Use another --output_dir, or remove it", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,6 @@ def test_list_prints_and_writes(tmp_path, data, capsys):
     assert rows["unread"]["unread"] == "../in put/unread/T2.mha"
     with pytest.raises(InputError, match=r"datalist.csv: is there already"):
         list_subjects(data, tmp_path / "out", CONTRASTS)
-    list_subjects(data, tmp_path / "out", CONTRASTS, overwrite=True)
 
 
 def test_an_edited_table_says_which_file_is_meant(tmp_path, data):
