@@ -21,8 +21,8 @@ PROGRAM = "monai.bundle.__main__"
 OF_RUN = set(inspect.signature(run).parameters) - {"override"}
 OF_TRACKING = set(cast(dict[str, Any], DEFAULT_MLFLOW_SETTINGS["configs"]))
 PATHS = (
-    "bundle_root", "dataset_dir", "output_dir", "datalist", "split_file", "reference_dir", "weights", "initial_weights",
-    "lpips_weights", "fid_weights", "perceptual_weights", "segmenter",
+    "bundle_root", "dataset_dir", "output_dir", "datalist", "split_file", "reference_dir", "reference_datalist",
+    "weights", "initial_weights", "lpips_weights", "fid_weights", "perceptual_weights", "segmenter",
 )  # fmt: skip
 FLAG = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)
 

@@ -13,7 +13,19 @@ from bundle.errors import InputError
 
 REGISTRY = Path(__file__).with_name("contrasts.json")
 ROLES = ("both", "input", "target")
-RESERVED = ("subject", "label", "label_convention", "mask", "fault", "warnings", "image", "pred", "brain", "intensity")
+RESERVED = (
+    "subject",
+    "label",
+    "label_convention",
+    "mask",
+    "fault",
+    "warnings",
+    "unused",
+    "image",
+    "pred",
+    "brain",
+    "intensity",
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,9 @@ class Contrast:
 
     Attributes:
         name: lower case, as commands and results call it.
-        patterns: regular expressions, matched without regard to case with what ends a file's name (its extension
-            aside) after the start or one of ``- _ .`` and blank; of several that match, the longest match counts.
+        patterns: what it is called in file names, without regard to case. Plain words ("mprage", "t1 weighted") count
+            anywhere in a name. Any other pattern is a regular expression for what ends a name (its extension aside),
+            after the start or one of ``- _ .`` and blank; it comes before all words, and of several the longest match.
         gadolinium: shows what only contrast agent shows.
         intensity: how intensities become [0, 1].
         role: "both", or "input" (is never synthesised) or "target" (is never given to the network).

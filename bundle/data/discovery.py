@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bundle.data.choice import choose, listed, may_hold
 from bundle.data.contrasts import load_registry, select
+from bundle.data.grouping import Subject, divide, refuse_divided, without_strays
 from bundle.data.naming import (
-    BESIDE,
     IMAGES_OF_MANY,
+    OTHER_SUFFIXES,
     OWN_RESULTS,
     SCAN_SUFFIXES,
     UNKNOWN,
-    UNUSED,
     NamedFile,
-    channel_names,
     label_convention,
-    names_bids_subject,
-    names_session,
-    read_name,
+    read_folder,
     stem,
 )
+from bundle.data.words import Vocabulary
 from bundle.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 DERIVED = ("derivatives", "sourcedata", "code")  # beside the sub-* folders of a BIDS data set: not its scans
-NOT_SCANS = (UNKNOWN, UNUSED, "label", "mask")
-
-
-@dataclass
-class _Subject:
-    name: str
-    folder: Path
-    files: list[NamedFile] = field(default_factory=list)
-    item: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def scans(self) -> list[NamedFile]:
-        """Its scans of known contrasts; if there as acquired and preprocessed, the latter only."""
-        scans = [file for file in self.files if file.kind not in NOT_SCANS]
-        return [file for file in scans if file.rank == min(scan.rank for scan in scans)]
-
-    @property
-    def unknown(self) -> list[NamedFile]:
-        return [file for file in self.files if file.kind == UNKNOWN]
+NO_PATHS = ("subject", "fault", "warnings", "unused", "label_convention")
 
 
 def find_subjects(
@@ -67,11 +44,13 @@ def find_subjects(
 
     Returns:
         One item per subject: "subject" (unique), the path of each contrast found under the contrast's name, "label"
-        with "label_convention" (see `bundle.data.labels`), "mask" (a brain mask), "warnings" (a list of lines) and,
-        where the subject cannot be used, "fault" (one line).
+        with "label_convention" (see `bundle.data.labels`), "mask" (a brain mask), "warnings" (a list of lines),
+        "unused" and, where the subject cannot be used, "fault" (one line). "unused" are the other image files of the
+        subject, each as {"file", "kind": a contrast, "label", "mask", "other" or "unknown", "reason": why it is not
+        used, "may_hold": the wanted contrasts that it may be}.
 
     Raises:
-        InputError: the folder does not exist, holds no NIfTI file, or none of a wanted contrast.
+        InputError: the folder does not exist, holds no image file, or no file whose name says a wanted contrast.
     """
     registry, wanted = load_registry(overrides), [contrast.name for contrast in select(contrasts, overrides)]
     root = Path(dataset_dir).expanduser()
@@ -82,13 +61,20 @@ def find_subjects(
     if not paths and not unreadable:
         raise InputError("holds no NIfTI file (.nii, .nii.gz)", "Convert the scans first, e.g. with dcm2niix", root)
 
-    channels = {folder: channel_names(folder) for folder in {path.parent for path in paths}}
-    files = [read_name(path, root, registry, channels[path.parent]) for path in paths]
-    found = [subject for folder in sorted({file.folder for file in files}) for subject in _divide(folder, files, root)]
-    subjects = _without_strays(found, root)
+    vocabulary = Vocabulary(registry)
+    beside: dict[Path, list[Path]] = {}
+    for path in paths:
+        beside.setdefault(path.parent, []).append(path)
+    files = [file for group in beside.values() for file in read_folder(group, root, vocabulary)]
+    homes: dict[Path, list[NamedFile]] = {}
+    for file in files:
+        homes.setdefault(file.folder, []).append(file)
+    found = [subject for folder in sorted(homes) for subject in divide(folder, homes[folder], root)]
+    subjects = without_strays(found, root)
+    refuse_divided(subjects, root)
     for subject in subjects:
         subject.item = _item(subject, root, wanted) if subject.scans else _unknown_item(subject, wanted)
-    if not unreadable and not any(name in subject.item for subject in subjects for name in wanted):
+    if not unreadable and not any(file.kind in wanted or _may_be_scan(file) for file in files):
         remedy = _naming_advice(paths[0])
         raise InputError(f"no file is named as one of the contrasts {', '.join(wanted)}", remedy, root)
     subjects += _report_unreadable(unreadable, subjects, root)
@@ -98,11 +84,11 @@ def find_subjects(
 
 def scan_keys(item: Mapping[str, Any]) -> list[str]:
     """The keys of a datalist item under which there is a file: its contrasts, "label" and "mask"."""
-    return [key for key in item if key not in ("subject", "fault", "warnings", "label_convention")]
+    return [key for key in item if key not in NO_PATHS]
 
 
 def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
-    """All NIfTI files under the root, and what is wrong with the folders that cannot be entered."""
+    """All image files under the root, and what is wrong with the folders that cannot be entered."""
     files: list[Path] = []
     faults: list[InputError] = []
 
@@ -120,7 +106,7 @@ def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
                 continue
             if entry.is_dir() and os.path.realpath(entry) not in above:
                 visit(entry, above)
-            elif name.endswith(SCAN_SUFFIXES) and not entry.is_dir():
+            elif name.endswith((*SCAN_SUFFIXES, *OTHER_SUFFIXES)) and not entry.is_dir():
                 if not stem(entry).lower().endswith(OWN_RESULTS):
                     files.append(entry)
             elif entry.is_symlink() and (entry.is_dir() or not entry.exists()):
@@ -131,113 +117,61 @@ def _walk(root: Path) -> tuple[list[Path], list[InputError]]:
     return files, faults
 
 
-def _divide(folder: Path, files: Sequence[NamedFile], root: Path) -> list[_Subject]:
-    """Divide the files of one folder into subjects by their prefixes.
-
-    BIDS prefixes name subject and session; a session's name is added to the folder's. Any other prefix is a subject of
-    its own where the folder is the data set itself or is known to hold many, or where several such prefixes differ and
-    one of them has more than one contrast; else it belongs to the folder's one subject.
-    """
-    mine = [file for file in files if file.folder == folder]
-    scans = [file for file in mine if file.kind not in NOT_SCANS]
-    free = {file.prefix for file in scans if not _names_subject(file.prefix)}
-    kinds = {prefix: {file.kind for file in scans if file.prefix == prefix} for prefix in free - {""}}
-    several = "" not in free and len(kinds) > 1 and max(map(len, kinds.values())) > 1
-    many = folder == root or several or any(file.flat for file in mine)
-
-    only_label = sum(file.kind == "label" for file in mine) == 1  # then however it is named: W39_1998.09.19_Segm
-
-    subjects: dict[str, _Subject] = {}
-    for file in mine:
-        key = file.prefix
-        if many and file.kind == UNKNOWN:  # a further contrast of a subject (IXI: -MRA) is no further subject
-            key = next((prefix for prefix in sorted(kinds, reverse=True) if key.startswith(prefix)), key)
-        elif not many and (key in free or file.kind == UNKNOWN or (file.kind == "label" and only_label)):
-            key = key if _names_subject(key) else ""
-        subjects.setdefault(key, _Subject(_subject_name(key, folder), folder)).files.append(file)
-    return list(subjects.values())
+def _may_be_scan(file: NamedFile) -> bool:
+    """Whether a file that is not read is of another format, or says several contrasts, or one with a doubt."""
+    unread = file.path.name.lower().endswith(OTHER_SUFFIXES)
+    return unread or (file.kind == UNKNOWN and bool(file.meaning.may_hold))
 
 
-def _names_subject(prefix: str) -> bool:
-    return names_bids_subject(prefix) or names_session(prefix)
-
-
-def _subject_name(key: str, folder: Path) -> str:
-    if key and not names_session(key):
-        return key
-    home = folder.resolve() if folder.name in ("", "..") else folder
-    name = f"{home.parent.name}_{home.name}" if names_session(home.name) else home.name
-    return f"{name}_{key}" if key else name
-
-
-def _without_strays(subjects: Sequence[_Subject], root: Path) -> list[_Subject]:
-    """Subjects with scans of a known contrast, and those of which nothing but unknown files is there.
-
-    Masks alone make no subject, nor do other files beside, above or below a subject's scans.
-    """
-    homes = {subject.folder for subject in subjects if subject.scans}
-    around = {folder for home in homes - {root} for folder in (home, *home.parents)}
-    kept = []
-    for subject in subjects:
-        flat = any(file.flat for file in subject.unknown)
-        below = any(home in subject.folder.parents for home in homes - {root})
-        if subject.scans or (subject.unknown and not below and (flat or subject.folder not in around)):
-            kept.append(subject)
-        elif subject.unknown and subject.folder == root:
-            logger.warning("%s: not used, its name ends with no known contrast", subject.unknown[0].path)
-    return kept
-
-
-def _item(subject: _Subject, root: Path, wanted: Sequence[str]) -> dict[str, Any]:
+def _item(subject: Subject, root: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """The datalist item of a subject with scans of known contrasts."""
+    choice = choose(subject.files, wanted, root)
+    faults = subject.faults or ([choice.fault] if choice.fault else [])
     item: dict[str, Any] = {"subject": subject.name, "warnings": []}
-    scans = subject.scans
-    kinds = sorted({scan.kind for scan in scans})
-    if not set(kinds) & set(wanted):
-        remedy = "Add a scan of one of these, or name its contrast in 'contrasts'"
-        fault = InputError(f"has {', '.join(kinds)}, but none of {', '.join(wanted)}", remedy, subject.folder)
-        item["fault"] = str(fault)
-    for name in wanted:
-        found = [scan.path for scan in scans if scan.kind == name]
-        if len(found) == 1:
-            item[name] = str(found[0])
-        elif found:
-            fault = InputError(
-                f"{len(found)} files for one contrast, {name}: {_listed(found, root)}",
-                "Keep one of them, or give the other a name that ends otherwise",
-                subject.folder,
-            )
-            item["fault"] = str(fault)
-    if any(scan.assumed for scan in scans):
+    if faults:
+        item["fault"] = str(InputError(*faults[0], subject.folder))
+    item.update({key: str(file.path) for key, file in choice.used.items() if key in wanted})
+    if any(file.assumed for file in choice.used.values()):
         item["warnings"].append(
             "numbered files were taken in the Decathlon's order (0000 FLAIR, 0001 T1, 0002 T1CE, 0003 T2): "
             "no dataset.json says what the numbers mean"
         )
-    for key in ("label", "mask"):
-        files = [file for file in subject.files if file.kind == key and file.rank in (scans[0].rank, BESIDE)]
-        if len(files) == 1:
-            item[key] = str(files[0].path)
-        elif files:
-            item["warnings"].append(f"several {key} files, none is used: {_listed([f.path for f in files], root)}")
-        if len(files) == 1 and key == "label":
-            item["label_convention"] = label_convention(files[0], scans)
+    item["warnings"] += choice.warnings
+    item.update({key: str(choice.used[key].path) for key in ("label", "mask") if key in choice.used})
+    if "label" in item:
+        item["label_convention"] = label_convention(choice.used["label"], subject.scans)
+    item["unused"] = _unused(choice.unused, wanted)
+    if not faults:
+        item["warnings"] += [
+            f"{os.path.relpath(entry['file'], root)} is not used: {entry['reason']}"
+            for entry in item["unused"]
+            if entry["may_hold"]
+        ]
     return item
 
 
-def _unknown_item(subject: _Subject, wanted: Sequence[str]) -> dict[str, Any]:
+def _unused(files: Sequence[tuple[NamedFile, str]], wanted: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"file": str(file.path), "kind": file.kind, "reason": reason, "may_hold": may_hold(file, wanted)}
+        for file, reason in files
+    ]
+
+
+def _unknown_item(subject: Subject, wanted: Sequence[str]) -> dict[str, Any]:
     """The datalist item of files of which none is of a known contrast."""
-    paths = [file.path for file in subject.unknown]
-    names = _listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
-    fault = InputError(
-        f"none of the contrasts {', '.join(wanted)} by the names of its files ({names})",
-        _naming_advice(paths[0]),
-        paths[0] if len(paths) == 1 else subject.folder,
-    )
-    return {"subject": subject.name, "warnings": [], "fault": str(fault)}
-
-
-def _listed(paths: Sequence[Path], folder: Path) -> str:
-    return " and ".join(os.path.relpath(path, folder) for path in paths)
+    files = subject.unread
+    paths = [file.path for file in files]
+    names = listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
+    if all(map(_may_be_scan, files)):
+        fault = InputError(f"{names}: {files[0].meaning.reason}", "No other scan of the subject was found")
+    else:
+        fault = InputError(
+            f"none of the contrasts {', '.join(wanted)} by the names of its files ({names})",
+            _naming_advice(paths[0]),
+            paths[0] if len(paths) == 1 else subject.folder,
+        )
+    unused = _unused([(file, file.meaning.reason) for file in subject.files], wanted)
+    return {"subject": subject.name, "warnings": [], "unused": unused, "fault": str(fault)}
 
 
 def _naming_advice(path: Path) -> str:
@@ -249,7 +183,7 @@ def _naming_advice(path: Path) -> str:
     return "Name files as <subject>_t1.nii.gz, or add the ending of your names to the contrast's row in the registry"
 
 
-def _report_unreadable(faults: Sequence[InputError], subjects: Sequence[_Subject], root: Path) -> list[_Subject]:
+def _report_unreadable(faults: Sequence[InputError], subjects: Sequence[Subject], root: Path) -> list[Subject]:
     """What cannot be entered is a warning to the subject that it lies in, else it stands for a subject that failed."""
     failed = []
     for fault in faults:
@@ -259,11 +193,13 @@ def _report_unreadable(faults: Sequence[InputError], subjects: Sequence[_Subject
             subject.item["warnings"].append(str(fault))
         if not owners:
             name = path.name if path != root else root.resolve().name
-            failed.append(_Subject(name, path, item={"subject": name, "warnings": [], "fault": str(fault)}))
+            failed.append(
+                Subject(name, path, item={"subject": name, "warnings": [], "unused": [], "fault": str(fault)})
+            )
     return failed
 
 
-def _name_uniquely(subjects: Sequence[_Subject], root: Path) -> None:
+def _name_uniquely(subjects: Sequence[Subject], root: Path) -> None:
     """Put the names of the folders above before the names that occur twice, without regard to case, until none does."""
     for depth in count():
         counts = Counter(subject.item["subject"].lower() for subject in subjects)
@@ -278,7 +214,7 @@ def _name_uniquely(subjects: Sequence[_Subject], root: Path) -> None:
                 subject.item["subject"] += f"_{number + 1}"
 
 
-def _names_above(subject: _Subject, root: Path) -> list[str]:
+def _names_above(subject: Subject, root: Path) -> list[str]:
     """The names of the folders between a subject and the root, nearest first, that its own name does not contain."""
     parts = subject.folder.relative_to(root).parts[::-1]
     return [part for part in parts if f"_{part}_" not in f"_{subject.name}_"]

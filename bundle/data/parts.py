@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundle.data.checks import check_subjects
-from bundle.data.discovery import find_subjects
+from bundle.data.datalist import subjects
 from bundle.data.splits import apply_split, load_split
 from bundle.errors import InputError
 
@@ -15,14 +15,23 @@ Overrides = Mapping[str, Mapping[str, Any]]
 
 
 def subjects_of_part(
-    dataset_dir: str, contrasts: Sequence[str], overrides: Overrides | None, split_file: str | None, part: str
+    dataset_dir: str,
+    contrasts: Sequence[str],
+    overrides: Overrides | None,
+    split_file: str | None,
+    part: str,
+    datalist: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Checked datalist of one part of a split, or of the whole folder where there is no split file.
+    """Checked datalist of one part of a split, or of all subjects where there is no split file.
+
+    Args:
+        dataset_dir, contrasts, overrides, datalist: see `subjects`.
+        split_file, part: JSON file of subject names, see `load_split`, and which of its parts.
 
     Raises:
-        InputError: nothing found, as `find_subjects` and `apply_split` tell, or the part is empty.
+        InputError: nothing found, as `subjects` and `apply_split` say, or the part is empty.
     """
-    items: Sequence[Mapping[str, Any]] = find_subjects(dataset_dir, contrasts, overrides)
+    items: Sequence[Mapping[str, Any]] = subjects(dataset_dir, contrasts, overrides, datalist)
     if split_file is not None:
         items = apply_split(items, load_split(split_file), part)
         if not items:
@@ -37,6 +46,7 @@ def reference_subjects(
     split_file: str | None,
     part: str | None,
     evaluated: Sequence[Mapping[str, Any]],
+    datalist: str | None = None,
 ) -> list[dict[str, Any]]:
     """Checked datalist of other subjects than those evaluated; empty where no folder is given.
 
@@ -45,15 +55,17 @@ def reference_subjects(
         contrasts, overrides: see `find_subjects`.
         split_file, part: use only this part of the split, if `part` is given.
         evaluated: subjects none of whose scans may be used.
+        datalist: names the subjects instead of the folder.
 
     Raises:
         InputError: as `subjects_of_part`, or no usable subject is left.
     """
-    if reference_dir is None:
+    if reference_dir is None and datalist is None:
         return []
+    reference_dir = reference_dir or ""
     if part is not None and split_file is None:
         raise InputError("reference_part is given, but no split", "Give --split_file too")
-    found = subjects_of_part(reference_dir, contrasts, overrides, split_file if part else None, part or "")
+    found = subjects_of_part(reference_dir, contrasts, overrides, split_file if part else None, part or "", datalist)
     used = {os.path.realpath(item[name]) for item in evaluated for name in contrasts if name in item}
     items = [
         item

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundle.data.checks import check_subjects
-from bundle.data.discovery import find_subjects
+from bundle.data.datalist import subjects
 from bundle.data.splits import apply_split, load_split, make_split
 from bundle.errors import InputError
 
@@ -23,6 +23,7 @@ def training_and_validation(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     split_file: str | None = None,
     seed: int = 0,
+    datalist: str | None = None,
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """Datalists for training and validation.
 
@@ -32,7 +33,7 @@ def training_and_validation(
 
     Args:
         dataset_dir: folder of subjects; any of them may lack contrasts or a lesion mask.
-        contrasts, overrides: see `find_subjects`.
+        contrasts, overrides, datalist: see `subjects`.
         split_file: JSON file of subject names, see `load_split`; its `test` part is not used here.
         seed: of the split that is drawn where none is given.
 
@@ -43,7 +44,9 @@ def training_and_validation(
         InputError: no subject can be used or asked, or the split names subjects that are not there.
     """
     items: list[Mapping[str, Any]] = []
-    for item in check_subjects(find_subjects(dataset_dir, contrasts, overrides)):
+    for item in check_subjects(subjects(dataset_dir, contrasts, overrides, datalist)):
+        for line in item["warnings"]:
+            logger.warning(f"{item['subject']}: {line}")
         if "fault" in item:
             logger.warning(f"{item['subject']} is left out: {item['fault']}")
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bundle.data.choice import check_unread
 from bundle.data.contrasts import Contrast, select
 from bundle.errors import InputError
 
@@ -34,6 +35,7 @@ class SynthesisOptions:
         smallest_slice: side of what the network sees of a slice, in voxels, at least 1; it grows to hold the brain.
         mirrored: the reconstruction is the mean over slices and their mirror images; takes twice the time.
         three_planes: the reconstruction is the mean over axial, coronal and sagittal slices; takes three times as long.
+        ignore_unread: make a missing contrast although a file of the subject that is not read may hold it.
 
     Raises:
         InputError: a value out of its range.
@@ -53,6 +55,7 @@ class SynthesisOptions:
     smallest_slice: int = 16
     mirrored: bool | str = False
     three_planes: bool | str = False
+    ignore_unread: bool | str = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contrasts", tuple(self.contrasts))
@@ -65,7 +68,7 @@ class SynthesisOptions:
         check_whole("seed", self.seed, 0)
         check_whole("noise_depth", self.noise_depth, 0)
         check_whole("smallest_slice", self.smallest_slice, 1)
-        for name in ("mirrored", "three_planes"):
+        for name in ("mirrored", "three_planes", "ignore_unread"):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
         level = self.start_level
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level <= 1:
@@ -118,7 +121,7 @@ class SynthesisOptions:
         """The contrasts of a subject that are given to the network, and those that are made, in channel order.
 
         Raises:
-            InputError: there is something to make, and nothing to make it from.
+            InputError: there is something to make, and nothing to make it from, or an unread file may hold it.
         """
         given = [name for name in self.inputs if name in item]
         made = [
@@ -129,6 +132,8 @@ class SynthesisOptions:
         if made and not given:
             fault = f"no scan is left to make {', '.join(made)} from"
             raise InputError(fault, f"Give at least one of {', '.join(self.inputs)}")
+        if not self.ignore_unread:
+            check_unread(item, made)
         return given, made
 
     def claim(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-COLUMNS = ("subject", "status", "made", "seconds", "reason")
+COLUMNS = ("subject", "status", "made", "seconds", "reason", "unused")
 
 
 class SynthesisEvaluator(Evaluator):
@@ -152,11 +152,11 @@ class SynthesisEvaluator(Evaluator):
             raise SystemExit(1)
 
     def _iteration(self, engine: Engine, index: int) -> dict[str, Any]:  # type: ignore[override]
-        """Process one subject; its record is {subject, status, made, seconds, reason, warnings}."""
+        """Process one subject; its record is {subject, status, made, seconds, reason, warnings, unused}."""
         item = self.dataset.data[index]
         start = time.monotonic()
         record = {"subject": item["subject"], "status": "failed", "made": [], "seconds": 0.0, "reason": ""}
-        record["warnings"] = item.get("warnings", [])
+        record["warnings"], record["unused"] = item.get("warnings", []), unused_lines(item)
         self.bar.set_postfix_str(item["subject"])
         try:
             record |= self.process(index, item)
@@ -213,6 +213,7 @@ class SynthesisEvaluator(Evaluator):
                 "seconds": {name: round(seconds, 2) for name, seconds in clock.laps.items()},
                 "device": str(self.state.device),
                 "warnings": warnings,
+                "unused": unused_lines(item),
             }
             (aside / f"{folder.name}.json").write_text(as_json(report), encoding="utf-8")
         return warnings
@@ -384,13 +385,21 @@ class SynthesisEvaluator(Evaluator):
         table = io.StringIO()
         rows = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
-        rows.writerows({**record, "made": " ".join(record["made"])} for record in self.records)
+        rows.writerows(
+            {**record, "made": " ".join(record["made"]), "unused": "; ".join(record["unused"])}
+            for record in self.records
+        )
         try:
             write_text(self.output_dir / "summary.json", as_json(self.records))
             write_text(self.output_dir / "summary.csv", table.getvalue())
         except OSError as error:
             fault = f"the summary cannot be written ({error.strerror})"
             raise InputError(fault, "Free some space", self.output_dir) from error
+
+
+def unused_lines(item: Mapping[str, Any]) -> list[str]:
+    """The image files of a subject that are not used, each with the reason."""
+    return [f"{entry['file']}: {entry['reason']}" for entry in item.get("unused", ())]
 
 
 class Content(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 from monai.transforms import MapTransform, Transform
 
 from bundle.data.checks import check_subjects
+from bundle.data.choice import check_unread
 from bundle.data.contrasts import load_registry, select
 from bundle.data.discovery import find_subjects
 from bundle.data.naming import OWN_RESULTS, UNKNOWN, contrast_of, stem
@@ -31,7 +32,7 @@ class FindExamd(Transform):
 
     Raises:
         InputError: the scan is synthetic or of none of the contrasts, its exam cannot be used, the target is unknown,
-            or none is named and nothing is missing.
+            none is named and nothing is missing, or an unread file of the exam may be the target.
     """
 
     def __init__(self, contrasts: Sequence[str], registry: Mapping[str, Any] | None = None) -> None:
@@ -44,7 +45,9 @@ class FindExamd(Transform):
             return d
         exam = self.exam(Path(d.pop("image")))
         d["target"] = self.target(d.get("target", FIRST_MISSING), exam)
-        return d | {key: value for key, value in exam.items() if key not in ("label", "label_convention", d["target"])}
+        return d | {
+            key: value for key, value in exam.items() if key not in ("label", "label_convention", "unused", d["target"])
+        }
 
     def exam(self, scan: Path) -> dict[str, Any]:
         """The item of `find_subjects` that a scan belongs to."""
@@ -71,6 +74,7 @@ class FindExamd(Transform):
                 raise InputError(fault, "Name a target to make it nonetheless")
         if wanted not in self.targets:
             raise InputError(f"target {wanted!r} is unknown", f"Use one of {', '.join((FIRST_MISSING, *self.targets))}")
+        check_unread(exam, [wanted])
         return str(wanted)
 
 

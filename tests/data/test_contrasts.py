@@ -61,7 +61,7 @@ def test_default_rows():
         ("sub-01_T2star", "unknown"),
         ("patientT1", "unknown"),
         ("p1_T1_bias", "unknown"),
-        ("3DT1", "unknown"),
+        ("3DT1", "t1"),
         ("lesion_mask", "unknown"),
         ("", "unknown"),
     ],

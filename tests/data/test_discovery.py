@@ -235,12 +235,13 @@ def test_labels_and_masks(tmp_path):
 def test_not_taken(tmp_path):
     make(tmp_path, "p1/T1.nii.gz", "p1/._T2.nii.gz", "p1/.hidden/FLAIR.nii.gz", "p1/p1_t1ce_synth.nii.gz")
     make(tmp_path, "out/p1/p1_t2_synth.nii.gz", "out/p1/p1_t2_uncertainty.nii.gz", "p1/T2.nii.gz.part", "p1/FLAIR.mgz")
-    assert found(tmp_path) == {"p1": {"t1": "p1/T1.nii.gz"}}
+    reason = ".mgz files are not read; convert it to NIfTI with FreeSurfer's mri_convert"
+    assert found(tmp_path) == {"p1": {"t1": "p1/T1.nii.gz", "warnings": [f"p1/FLAIR.mgz is not used: {reason}"]}}
 
 
 def test_folder_named_like_a_file(tmp_path):
     make(tmp_path, "p1/T1.nii/T1.nii")
-    assert found(tmp_path)["T1.nii"] == {"t1": "p1/T1.nii/T1.nii"}
+    assert found(tmp_path) == {"p1": {"t1": "p1/T1.nii/T1.nii"}}  # as in any folder that says its scan's contrast
 
 
 def test_spaces_and_other_letters(tmp_path):
@@ -251,6 +252,132 @@ def test_spaces_and_other_letters(tmp_path):
             "t2": "Änne Ørsted 患者/Änne Ørsted 患者_t2.NII.GZ",
         }
     }
+
+
+# Names in public data sets and bug reports that were once read wrongly: files of a subject p (.nii.gz unless they say
+# otherwise) -> what is used; "unused": the other files; None: the subject is refused.
+P, SUB = "p/", "sub-x/anat/sub-x_"
+READ_AS = [
+    # BIDS entities never divide a subject
+    (SUB, "T1w T2w acq-3D_FLAIR", {"t1": "T1w", "t2": "T2w", "flair": "acq-3D_FLAIR"}),
+    (SUB, "run-1_T1w T2w", {"t1": "run-1_T1w", "t2": "T2w"}),
+    (SUB, "desc-brain_mask acq-y_T1w", {"mask": "desc-brain_mask", "t1": "acq-y_T1w"}),
+    (SUB, "rec-norm_echo-1_T1w hemi-L_T2w res-2_FLAIR", {"t1": "rec-norm_echo-1_T1w", "flair": "res-2_FLAIR"}),
+    ("d/sub-x_", "T1w T2w acq-3D_FLAIR", {"t1": "T1w", "t2": "T2w", "flair": "acq-3D_FLAIR"}),
+    # registered files: in X_to_Y the scan is X
+    (P, "T1 FLAIR_to_T1 T2_to_T1", {"t1": "T1", "flair": "FLAIR_to_T1", "t2": "T2_to_T1"}),
+    ("p_", "T1 FLAIR_to_T1 T2_to_T1", {"t1": "T1", "flair": "FLAIR_to_T1", "t2": "T2_to_T1"}),
+    ("", "T1 FLAIR_to_T1 T2_to_T1", {"t1": "T1", "flair": "FLAIR_to_T1", "t2": "T2_to_T1"}),
+    (P, "T1 FLAIR_reg_T1 T2_in_T1", {"t1": "T1", "flair": "FLAIR_reg_T1", "t2": "T2_in_T1"}),
+    (P, "T1 FLAIR FLAIR2T1 T2_registered_to_T1", {"t1": "T1", "flair": "FLAIR2T1", "t2": "T2_registered_to_T1"}),
+    (P, "T1_to_FLAIR FLAIR", {"t1": "T1_to_FLAIR", "flair": "FLAIR"}),
+    (SUB, "T1w space-T1w_FLAIR", {"t1": "T1w", "flair": "space-T1w_FLAIR"}),
+    (P, "T1 FLAIR_coreg rT2", {"t1": "T1", "flair": "FLAIR_coreg", "t2": "rT2"}),
+    (P, "wT1 wFLAIR wmT2", {"t1": "wT1", "flair": "wFLAIR", "t2": "wmT2"}),
+    (P, "T1 T2_to_MNI FLAIR", None),
+    # what an entity or a word says against the suffix
+    (SUB, "T1w acq-FLAIRax_T2w", {"t1": "T1w", "flair": "acq-FLAIRax_T2w"}),
+    (SUB, "T1w acq-postcontrast_T1w", {"t1": "T1w", "t1ce": "acq-postcontrast_T1w"}),
+    (P, "T1 Gd_T1", {"t1": "T1", "t1ce": "Gd_T1"}),
+    (P, "T2 POST_T1", {"t2": "T2", "t1ce": "POST_T1"}),
+    (SUB, "T1w part-phase_T2w", {"t1": "T1w"}),
+    (SUB, "part-mag_T1w part-phase_T1w", {"t1": "part-mag_T1w"}),
+    (SUB, "T2w acq-MTon_T1w", {"t2": "T2w"}),
+    (SUB, "T2w mt-on_T1w mt-off_T1w", {"t2": "T2w", "t1": "mt-off_T1w"}),
+    # neighbours that no row knew
+    (P, "T1_pre T1_gad T2_reg FLAIR_N4", {"t1": "T1_pre", "t1ce": "T1_gad", "t2": "T2_reg", "flair": "FLAIR_N4"}),
+    (P, "T1_contrast T2", {"t1ce": "T1_contrast", "t2": "T2"}),
+    (P, "T1+C T1", {"t1ce": "T1+C", "t1": "T1"}),
+    (P, "T1_brain T2_bet", {"t1": "T1_brain", "t2": "T2_bet"}),
+    (P, "MPRAGE GADO", {"t1": "MPRAGE", "t1ce": "GADO"}),
+    (P, "3DT1 rT2", {"t1": "3DT1", "t2": "rT2"}),
+    (P, "T1_(1) FLAIR", {"t1": "T1_(1)", "flair": "FLAIR"}),
+    (P, "T1_without_contrast T1_with_contrast", {"t1": "T1_without_contrast", "t1ce": "T1_with_contrast"}),
+    (P, "FLAIR_post T1", {"t1": "T1"}),
+    # other formats
+    (P, "T1 T2.mha T1C.nrrd", {"t1": "T1"}),
+    (P, "x_t1 x_t2.hdr", {"t1": "x_t1"}),
+    (P, "T1 T2.mgz FLAIR.mnc", {"t1": "T1"}),
+    (P, "T1.nii.gz.nii.gz", {"t1": "T1.nii.gz.nii.gz"}),
+    (P, "T1.mgz", None),
+    # two files of the only contrast
+    (SUB, "run-1_T1w run-2_T1w", None),
+    (P, "T1.nii T1.nii.gz", None),
+    (SUB, "desc-preproc_T1w space-MNI152NLin2009cAsym_desc-preproc_T1w", None),
+    (P, "T1_(1) T1", None),
+    # skull-stripping results beside the scans
+    (P, "T1 T1_bet T1_bet_mask FLAIR", {"t1": "T1_bet", "flair": "FLAIR", "mask": "T1_bet_mask"}),
+    (P, "T1 T1_bet FLAIR_bet FLAIR", {"t1": "T1_bet", "flair": "FLAIR_bet"}),
+    # labels of lesions are never a brain
+    (P, "x_T1 x_tumor_mask", {"t1": "x_T1", "label": "x_tumor_mask"}),
+    (P, "x_T1 x_tumor_mask x_edema_mask x_brain_mask", {"t1": "x_T1", "mask": "x_brain_mask"}),
+    (SUB, "T1w desc-T1lesion_mask", {"t1": "T1w", "label": "desc-T1lesion_mask"}),
+    (P, "T1 ventricles_mask strange_mask", {"t1": "T1"}),
+    # time points named like contrasts
+    ("P14/T2/P14_T2_", "T1 T2 MASK", {"t1": "T1", "t2": "T2", "label": "MASK"}),
+    ("P14_T3_", "T2 T1 MASK", {"t2": "T2", "t1": "T1", "label": "MASK"}),
+    # nothing says which is meant
+    (P, "T1_T2 FLAIR", {"flair": "FLAIR"}),
+    (P, "T1_odd FLAIR", {"flair": "FLAIR"}),
+    ("p_", "T1 odd_FLAIR", None),
+    (P, "anna_T1 bert_FLAIR", None),
+    (P, "T1 more/FLAIR", None),
+]
+
+
+@pytest.mark.parametrize(("start", "names", "used"), READ_AS)
+def test_what_public_names_say(tmp_path, start, names, used):
+    def path(name):
+        return f"{start}{name}" if "." in name else f"{start}{name}.nii.gz"
+
+    make(tmp_path, *map(path, names.split()))
+    items = find_subjects(tmp_path, CONTRASTS)
+    if used is None:
+        assert all("fault" in item for item in items)
+        assert all("datalist" in item["fault"] or "convert" in item["fault"] for item in items)
+        return
+    (item,) = items
+    assert "fault" not in item
+    files = {key: Path(item[key]).relative_to(tmp_path).as_posix() for key in scan_keys(item)}
+    assert files == {key: path(name) for key, name in used.items()}
+    unused = {Path(entry["file"]).relative_to(tmp_path).as_posix() for entry in item["unused"]}
+    assert unused == {path(name) for name in names.split()} - set(files.values())
+    assert all(entry["reason"] for entry in item["unused"])
+
+
+@pytest.mark.parametrize(
+    ("name", "contrast"),
+    [
+        ("T1-weighted", "t1"),
+        ("T2-FLAIR", "flair"),
+        ("T1-weighted post-contrast", "t1ce"),
+        ("T2-weighted", "t2"),
+        ("T1Gd", "t1ce"),
+        ("FLAIR", "flair"),
+    ],
+)
+def test_words_of_a_dataset_json(tmp_path, name, contrast):
+    make(tmp_path, "imagesTr/p_0000.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": name}}))
+    assert found(tmp_path) == {"p": {contrast: "imagesTr/p_0000.nii.gz"}}
+
+
+@pytest.mark.parametrize(
+    ("names", "held"),
+    [
+        ("T1 T2.mha", {"T2.mha": ["t2", "flair"]}),
+        ("T1 scan4", {"scan4": CONTRASTS}),
+        ("T1 FLAIR_post", {"FLAIR_post": ["flair"]}),
+        ("FLAIR T1_odd", {"T1_odd": ["t1", "t1ce"]}),
+        ("T1 phase_T2", {"phase_T2": []}),
+        ("T1 T1_bet", {"T1": []}),
+    ],
+)
+def test_which_contrasts_an_unused_file_may_hold(tmp_path, names, held):
+    make(tmp_path, *(f"p/{name}" if "." in name else f"p/{name}.nii.gz" for name in names.split()))
+    (item,) = find_subjects(tmp_path, CONTRASTS)
+    assert {Path(e["file"]).name.removesuffix(".nii.gz"): e["may_hold"] for e in item["unused"]} == held
+    assert len(item["warnings"]) == sum(map(bool, held.values()))
 
 
 @pytest.mark.parametrize(
@@ -281,10 +408,14 @@ def test_stray_file_beside_the_subjects_is_logged(tmp_path, caplog):
 
 
 def test_own_names_by_an_override(tmp_path):
-    make(tmp_path, "p1/MPRAGE.nii.gz")
-    with pytest.raises(InputError):
+    make(tmp_path, "p1/QUICKBRAIN.nii.gz")
+    with pytest.raises(InputError, match="no file is named as one of the contrasts"):
         find_subjects(tmp_path, CONTRASTS)
-    assert found(tmp_path, overrides={"t1": {"patterns": ["mprage"]}}) == {"p1": {"t1": "p1/MPRAGE.nii.gz"}}
+    for pattern in ("quickbrain", "quick.*"):
+        assert found(tmp_path, overrides={"t1": {"patterns": [pattern]}}) == {"p1": {"t1": "p1/QUICKBRAIN.nii.gz"}}
+    make(tmp_path, "p1/seq_7_gd.nii.gz")
+    rows = {"t1": {"patterns": ["quickbrain"]}, "t2": {"patterns": ["seq_[67]_gd"]}}  # before what 'gd' says
+    assert found(tmp_path, overrides=rows) == {"p1": {"t1": "p1/QUICKBRAIN.nii.gz", "t2": "p1/seq_7_gd.nii.gz"}}
 
 
 def test_links(tmp_path):
@@ -318,7 +449,17 @@ def test_folders_that_hold_nothing(tmp_path):
 
 REAL = {
     "open_ms": {"patient07": "t1 t1ce t2 flair label", "patient26": "t1 t1ce t2 flair label"},
-    "brats_gli": {"BraTS-GLI-00001-000": "t1 t1ce t2 flair label"},
+    "brats_2021": {f"BraTS2021_014{n}": "t1 t1ce t2 flair label" for n in (76, 77, 78, 79, 80, 82, 83, 85)},
+    "brats_gli": {
+        "BraTS-GLI-00001-000": "t1 t1ce t2 flair label",
+        "BraTS-GLI-00027-000": "t1 t1ce t2 flair",
+        "BraTS-GLI-00028-000": "t1 t1ce t2 flair",
+    },
+    "mslesseg": {
+        "P14_T2": "t1 t2 flair label",
+        "P14_T3": "t1 t2 flair label",
+        "P18_T1": "t1 flair label",
+    },
     "msd_brain_tumour": {"BRATS_001": "t1 t1ce t2 flair label"},
     "open_ms_longitudinal": {
         "patient01_study1": "t1 t2 flair",
@@ -328,7 +469,13 @@ REAL = {
         "patient04_study1": "t1 t2 flair",
     },
 }
-CONVENTIONS = {"open_ms": "binary", "brats_gli": "brats", "msd_brain_tumour": "decathlon"}
+CONVENTIONS = {
+    "open_ms": "binary",
+    "brats_2021": "brats",
+    "brats_gli": "brats",
+    "msd_brain_tumour": "decathlon",
+    "mslesseg": "binary",
+}
 
 
 @pytest.mark.parametrize("source", REAL)
@@ -336,7 +483,14 @@ def test_real_sources(shared_data, source):
     items = find_subjects(shared_data / source, CONTRASTS)
     assert {item["subject"]: " ".join(scan_keys(item)) for item in items} == REAL[source]
     assert {item["label_convention"] for item in items if "label" in item} == {CONVENTIONS.get(source)} - {None}
-    assert not any(item["warnings"] for item in items)
+    assert not any(item["warnings"] or "fault" in item for item in items)
+
+
+def test_time_points_that_look_like_contrasts(shared_data):
+    items = find_subjects(shared_data / "mslesseg", CONTRASTS)
+    for item in items:
+        for key, end in {"t1": "T1", "t2": "T2", "flair": "FLAIR", "label": "MASK"}.items():
+            assert key not in item or Path(item[key]).name == f"{item['subject']}_{end}.nii.gz"
 
 
 def test_all_real_sources_at_once(shared_data):

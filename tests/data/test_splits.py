@@ -19,6 +19,7 @@ SUBJECTS = [f"patient{i:02d}_study{s}" for i in range(20) for s in (1, 2)]
         ("patient01_study1", "patient01"),
         ("sub-01_ses-2", "sub-01"),
         ("p2_visit 1", "p2"),
+        ("P14_T2", "P14"),
         ("p3_2021-05-30", "p3"),
         ("BraTS-GLI-00001-001", "BraTS-GLI-00001"),
         ("BraTS20_Training_001", "BraTS20_Training_001"),

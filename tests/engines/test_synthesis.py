@@ -377,3 +377,21 @@ def test_results_inside_the_scans(tmp_path, run):
     with pytest.raises(InputError, match="lies inside the input folder"):
         run(output_dir=str(tmp_path / "in" / "out"))
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["a"]
+
+
+def test_unused_files_are_reported_and_may_stop_a_synthesis(tmp_path, run):
+    write_subject(tmp_path / "in" / "a", ["t1", "t2", "flair"], SHAPE, AFFINE)
+    write_subject(tmp_path / "in" / "b", ["t1", "t2", "flair"], SHAPE, AFFINE)
+    (tmp_path / "in" / "a" / "a_ADC.nii.gz").touch()
+    (tmp_path / "in" / "b" / "b_T1Gd.mha").touch()
+    evaluator = run()
+    assert statuses(evaluator) == {"a": "done", "b": "failed"}
+    line = f"{tmp_path / 'in' / 'a' / 'a_ADC.nii.gz'}: adc is not asked for"
+    assert sidecar(tmp_path, "a")["unused"] == [line] and sidecar(tmp_path, "a")["warnings"][1:] == []
+    reason = evaluator.records[1]["reason"]
+    assert reason.startswith("b: b_T1Gd.mha may be the missing t1ce: .mha files are not read") and "list" in reason
+    rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows[0]["unused"] == line and "b_T1Gd.mha: .mha files are not read" in rows[1]["unused"]
+    assert "not used: " in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert statuses(run(ignore_unread=True)) == {"a": "skipped", "b": "done"}
+    assert "b_T1Gd.mha" in sidecar(tmp_path, "b")["unused"][0]

@@ -46,3 +46,19 @@ def test_a_synthetic_image(folder):
     with pytest.raises(InputError, match="ana_t2_synth.nii.gz: is synthetic"):
         exam(folder, "ana_t2_synth")
     assert "t2" not in exam(folder, "ana_t1")
+
+
+def test_a_datalist_in_the_studies_folder_says_which_file_is_which(folder, tmp_path):
+    (folder / "datalist.csv").write_text("subject,t2,flair\nmine,thick/thick_t1.nii.gz,thick/thick_t2.nii.gz\n")
+    item = exam(folder, "thick/thick_t1")
+    assert item["subject"] == "mine" and item["t2"] == str(folder / "thick" / "thick_t1.nii.gz")
+    with pytest.raises(InputError, match="is none of"):
+        exam(folder, "ana_flair")
+    (tmp_path / "secret.nii.gz").write_bytes(b"")
+    (folder / "datalist.csv").write_text(f"subject,t1,t2\nmine,thick/thick_t1.nii.gz,{tmp_path / 'secret.nii.gz'}\n")
+    with pytest.raises(OutsideStudies, match="secret.nii.gz: is not in the studies folder"):
+        exam(folder, "thick/thick_t1")
+    (folder / "datalist.csv").unlink()
+    (folder / "datalist.csv").symlink_to(tmp_path / "secret.nii.gz")
+    with pytest.raises(OutsideStudies, match="datalist.csv: is a link that leads out"):
+        exam(folder, "thick/thick_t1")

@@ -208,7 +208,7 @@ def test_conversion(exam):
     }  # fmt: skip
     item = find_subjects(folder / "scans", ["t1", "t1ce", "t2", "flair"])[0]
     assert item["subject"] == "P-01_20240305" and item["warnings"] == []
-    assert set(item) == {"subject", "t1", "flair", "warnings"}
+    assert set(item) == {"subject", "t1", "flair", "warnings", "unused"} and item["unused"] == []
     for contrast, affine in (("t1", SAGITTAL), ("flair", OBLIQUE)):
         image = nib.load(item[contrast])
         assert sorted(image.shape) == sorted(SHAPE) and image.get_data_dtype() == np.float32
