@@ -16,7 +16,7 @@ class DisentanglementLoss(nn.Module):
 
     Args:
         lambda_seg, lambda_sc, lambda_sa: weights; 0 leaves a term out. The paper does not state its values.
-        frequency_weight, paper_frequency: see `StructureAwareLoss`.
+        frequency_weight, paper_frequency, squared_weight, lesion_weight: see `StructureAwareLoss`.
     """
 
     def __init__(
@@ -26,12 +26,14 @@ class DisentanglementLoss(nn.Module):
         lambda_sa: float = 1.0,
         frequency_weight: float = 0.1,
         paper_frequency: bool = False,
+        squared_weight: float = 5.0,
+        lesion_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.lambdas = {"seg": lambda_seg, "sc": lambda_sc, "sa": lambda_sa}
         self.seg = RegionLoss()
         self.sc = StyleConsistencyLoss()
-        self.sa = StructureAwareLoss(frequency_weight, paper_frequency)
+        self.sa = StructureAwareLoss(frequency_weight, paper_frequency, squared_weight, lesion_weight)
 
     def forward(self, prediction: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the terms.
@@ -43,6 +45,8 @@ class DisentanglementLoss(nn.Module):
         terms = {
             "seg": lambda: self.seg(prediction["segmentation"], truth["regions"], truth["valid"]),
             "sc": lambda: self.sc(prediction["style"], truth["presence"]),
-            "sa": lambda: self.sa(prediction["reconstruction"], truth["image"], truth["counted"]),
+            "sa": lambda: self.sa(
+                prediction["reconstruction"].float(), truth["image"], truth["counted"], truth["regions"][:, :1]
+            ),
         }
         return sum(weight * terms[name]() for name, weight in self.lambdas.items() if weight)

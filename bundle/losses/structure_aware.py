@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 
-def dct_matrix(n: int) -> Tensor:
+@cache  # one for each size and device: a CUDA graph cannot copy to the device
+def dct_matrix(n: int, device: torch.device) -> Tensor:
     """Orthonormal DCT-II as a matrix: D (n, n), so that D x is the transform of a signal x (n,)."""
     k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None, :]
     d = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
     d[0] /= math.sqrt(2)
-    return d.float()
+    return d.float().to(device)
 
 
 def dct2(image: Tensor) -> Tensor:
     """2-D DCT-II over the last two axes, orthonormal: (..., H, W) -> (..., H, W)."""
     h, w = image.shape[-2:]
-    return dct_matrix(h).to(image) @ image @ dct_matrix(w).to(image).T
+    return dct_matrix(h, image.device).to(image) @ image @ dct_matrix(w, image.device).to(image).T
 
 
-def window_matrix(n: int, size: int = 7, sigma: float = 1.5) -> Tensor:
+@cache
+def window_matrix(n: int, device: torch.device, size: int = 7, sigma: float = 1.5) -> Tensor:
     """SSIM's Gaussian window as a matrix: G (n - size + 1, n), so that G x averages a signal x (n,) without padding."""
     distance = torch.arange(n)[None, :] - torch.arange(size // 2, n - size // 2)[:, None]
     weight = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= size // 2)
-    return weight / weight.sum(dim=1, keepdim=True)
+    return (weight / weight.sum(dim=1, keepdim=True)).to(device)
 
 
 def ssim(x_hat: Tensor, x: Tensor, data_range: float) -> Tensor:
-    """Mean SSIM over the last two axes' windows of 7x7, (..., H, W) twice -> scalar (Wang et al., IEEE TIP 2004).
+    """Mean SSIM over the last two axes' windows of 7x7, (..., H, W) twice -> (...) (Wang et al., IEEE TIP 2004).
 
     The same value as MONAI's `compute_ssim_and_cs`. The windows are matrix products here, like the DCT: with
     convolutions of single channels and their gradient, CPUs take four times as long for this loss.
     """
-    rows, columns = (window_matrix(n).to(x) for n in x.shape[-2:])
+    rows, columns = (window_matrix(n, x.device).to(x) for n in x.shape[-2:])
     mu_hat, mu, square_hat, square, product = rows @ torch.stack([x_hat, x, x_hat**2, x**2, x_hat * x]) @ columns.T
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mu_hat * mu + c1) / (mu_hat**2 + mu**2 + c1)
     structure = (2 * (product - mu_hat * mu) + c2) / (square_hat - mu_hat**2 + square - mu**2 + c2)
-    return (luminance * structure).mean()
+    return (luminance * structure).mean((-2, -1))
 
 
 class FrequencyLoss(nn.Module):
@@ -62,6 +65,10 @@ class FrequencyLoss(nn.Module):
 
     def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
         """(B, 1, H, W) in [0, 1], twice -> scalar in [0, 2]."""
+        return self.of_each(prediction, truth).mean()
+
+    def of_each(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """The loss of each image: (..., H, W) in [0, 1], twice -> (...) in [0, 2]."""
         a, b = dct2(prediction.float()), dct2(truth.float())
         if self.paper_form:
             a, b = a.abs(), b.abs()
@@ -81,20 +88,40 @@ class StructureAwareLoss(nn.Module):
     Args:
         frequency_weight: weight of L_freq; the paper's is 1.
         paper_form: see `FrequencyLoss`.
+        squared_weight: L_rec = |e| + squared_weight e^2. The absolute error alone asks for the median of what is
+            possible, and with it for grey where a voxel may be fluid or tissue; the paper's is 0.
+        lesion_weight: by how much more a voxel of the lesion counts in L_rec; the paper's is 0.
     """
 
-    def __init__(self, frequency_weight: float = 1.0, paper_form: bool = False) -> None:
+    def __init__(
+        self,
+        frequency_weight: float = 1.0,
+        paper_form: bool = False,
+        squared_weight: float = 0.0,
+        lesion_weight: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.frequency_weight = frequency_weight
+        self.frequency_weight, self.squared_weight, self.lesion_weight = frequency_weight, squared_weight, lesion_weight
         self.frequency = FrequencyLoss(paper_form)
 
-    def forward(self, prediction: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
-        """prediction, truth (B, M, H, W) in [0, 1]; counted (B, M), 1 where a truth was asked for -> scalar."""
-        rows = counted.bool()
-        if not rows.any():
-            return prediction.sum() * 0
-        x_hat, x = prediction[rows].unsqueeze(1), truth[rows].unsqueeze(1)
-        loss = (x_hat - x).abs().mean()
+    def forward(self, prediction: Tensor, truth: Tensor, counted: Tensor, lesion: Tensor | None = None) -> Tensor:
+        """The loss, by arithmetic whose shapes do not depend on the data (CUDA graphs).
+
+        Args:
+            prediction, truth: (B, M, H, W) in [0, 1].
+            counted: (B, M), 1 where a truth was asked for; 0 where the prediction may be anything finite.
+            lesion: (B, 1, H, W), 1 in the lesion; None: nowhere.
+
+        Returns:
+            A scalar, 0 where nothing was asked for.
+        """
+        share = counted / counted.sum().clamp(min=1)
+        error = (prediction - truth).abs()
+        if self.squared_weight:
+            error = error + self.squared_weight * error**2
+        if self.lesion_weight and lesion is not None:
+            error = error * (1 + self.lesion_weight * lesion)
+        loss = (error.mean((2, 3)) * share).sum()
         if self.frequency_weight:
-            loss = loss + self.frequency_weight * self.frequency(x_hat, x)
+            loss = loss + self.frequency_weight * (self.frequency.of_each(prediction, truth) * share).sum()
         return loss

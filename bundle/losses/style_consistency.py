@@ -25,8 +25,10 @@ class StyleConsistencyLoss(nn.Module):
 
     def forward(self, style: Tensor, presence: Tensor) -> Tensor:
         """style (B, M, d), presence (B, M) -> scalar; absent contrasts take no part."""
-        rows, contrast = presence.nonzero(as_tuple=True)
-        s = F.normalize(style[rows, contrast].float(), dim=1)
-        z = self.log_tau.exp() * s @ s.T
-        same = (contrast[:, None] == contrast[None, :]).to(z.dtype)
-        return F.binary_cross_entropy_with_logits(z, same)
+        b, m = presence.shape
+        s = F.normalize(style.flatten(0, 1).float(), dim=1)
+        z = self.log_tau.exp() * (s @ s.T)
+        same = torch.eye(m, device=z.device).repeat(b, b)
+        weight = presence.flatten().float()
+        terms = F.binary_cross_entropy_with_logits(z, same, reduction="none") * weight[:, None] * weight[None, :]
+        return terms.sum() / weight.sum().clamp(min=1) ** 2
