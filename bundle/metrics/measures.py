@@ -13,7 +13,7 @@ from bundle.errors import InputError
 from bundle.metrics import conventions
 from bundle.metrics.brain import HALF_WINDOW, psnr, ssim_brasyn, ssim_map
 from bundle.metrics.sharpness import hfen, sharpness
-from bundle.metrics.similarity import mae, ms_ssim, nmi, nmse
+from bundle.metrics.similarity import correlation, mae, ms_ssim, nmi, nmse
 from bundle.metrics.stripes import gradient_xy, gradient_z, stripes
 
 VolumeDistance = Callable[[Tensor, Tensor, Tensor], float]  # of prediction and truth inside the brain, as `LPIPS`
@@ -82,6 +82,7 @@ MEASURES = {
         _measure("gradient_xy", "gradient_xy", "brain", False, 4, _GRADIENT_XY),
         _measure("gradient_z", "gradient_z", "brain", False, 4, _GRADIENT_Z),
         _measure("stripes", "stripes", "brain", False, 4, _STRIPES),
+        _measure("correlation", "correlation", "brain", True, 3, "Pearson's correlation of the intensities, -1 to 1,"),
         _measure("psnr_volume", "psnr", "volume", True, 2, _PSNR, "dB"),
         _measure("ssim_volume", "ssim", "volume", True, 3, _SSIM),
         _measure("nmse_volume", "nmse", "volume", False, 4, _NMSE),
@@ -185,6 +186,7 @@ METRICS: dict[str, Callable[[_Pair, Tensor], float]] = {
     "ms_ssim": lambda pair, mask: ms_ssim(pair.pred, pair.truth, mask, similarity=pair.similarity),
     "mae": lambda pair, mask: mae(pair.pred, pair.truth, mask),
     "nmse": lambda pair, mask: nmse(pair.pred, pair.truth, mask),
+    "correlation": lambda pair, mask: correlation(pair.pred, pair.truth, mask),
     "nmi": lambda pair, mask: nmi(pair.pred, pair.truth, mask),
     "hfen": lambda pair, mask: hfen(pair.pred, pair.truth, mask),
     "sharpness": lambda pair, mask: sharpness(pair.pred, pair.truth, mask),

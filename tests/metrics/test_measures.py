@@ -29,7 +29,7 @@ def test_the_table():
     assert set(DEFAULTS) < set(MEASURES)
     assert list(MEASURES) == [
         *("psnr", "ssim", "ms_ssim", "mae", "nmse", "nmi", "hfen", "sharpness", "gradient_xy", "gradient_z", "stripes"),
-        *("psnr_volume", "ssim_volume", "nmse_volume"),
+        *("correlation", "psnr_volume", "ssim_volume", "nmse_volume"),
         *("psnr_lesion", "ssim_lesion", "mae_lesion", "psnr_outside", "ssim_outside"),
         *("ssim_brasyn_lesion", "ssim_brasyn_outside", "lpips"),
     ]
@@ -74,6 +74,7 @@ def test_each_measure_is_its_metric_in_its_region():
         "gradient_xy": stripes.gradient_xy(pred, truth, inside),
         "gradient_z": stripes.gradient_z(pred, truth, inside),
         "stripes": stripes.stripes(pred, truth, inside),
+        "correlation": similarity.correlation(pred, truth, inside),
         "psnr_volume": brain.psnr(pred, truth, everywhere),
         "ssim_volume": brain.ssim(pred, truth, everywhere),
         "nmse_volume": similarity.nmse(pred, truth, everywhere),
@@ -107,9 +108,9 @@ def test_the_convention_is_that_of_the_defaults_alone():
 def test_measures_without_a_region_are_left_out():
     pred, truth, regions = case()
     inside = {"brain": regions["brain"]}
-    assert set(score(pred, truth, inside, list(MEASURES))) == set(DEFAULTS)
+    assert set(score(pred, truth, inside, list(MEASURES))) == {*DEFAULTS, "correlation"}
     for lesion in (torch.zeros(SHAPE), ~regions["brain"]):
-        assert set(score(pred, truth, {**inside, "lesion": lesion}, list(MEASURES))) == set(DEFAULTS)
+        assert set(score(pred, truth, {**inside, "lesion": lesion}, list(MEASURES))) == {*DEFAULTS, "correlation"}
     everywhere = {**inside, "lesion": torch.ones(SHAPE)}
     assert not {"psnr_outside", "ssim_brasyn_outside"} & set(score(pred, truth, everywhere, list(MEASURES)))
     assert score(pred, truth, regions, []) == {}

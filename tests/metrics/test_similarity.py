@@ -10,10 +10,10 @@ from monai.metrics.regression import compute_ssim_and_cs
 from torch.nn.functional import avg_pool2d, avg_pool3d, pad
 
 from bundle.metrics.brain import ssim, ssim_map
-from bundle.metrics.similarity import mae, ms_ssim, nmi, nmse
+from bundle.metrics.similarity import correlation, mae, ms_ssim, nmi, nmse
 
 SHAPES = [(48, 40), (26, 30, 24)]
-METRICS = [mae, nmse, nmi, ms_ssim]
+METRICS = [mae, nmse, nmi, ms_ssim, correlation]
 
 
 def pair(shape, noise=0.1):
