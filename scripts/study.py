@@ -38,8 +38,10 @@ FLOORS = {"copy": "histogram-matched copy", "copy_oracle": "copy with the histog
 REAL = "Dice of the real contrasts"
 NOT_RUN = ("Table 1", "ALDM's protocol")  # the tables whose `published` rows are of methods without code here
 # ids that the study sets by itself
-OWN = ("config_file", "weights", "training", "protocol", "reference_dir", "reference_part")
-OWN += ("row", "row_mode", "row_training")
+OWN = (
+    *("config_file", "weights", "training", "protocol", "reference_dir", "reference_part"),
+    *("row", "row_mode", "row_training"),
+)
 AGAIN = "Mend this, then run the same command again: what is done stays"
 
 

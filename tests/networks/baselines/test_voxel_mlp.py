@@ -82,7 +82,7 @@ def test_distance_to_the_boundary():
     euclidean = ndimage.distance_transform_edt(mask[0, 0].numpy())
     inside = euclidean > 5
     error = depth.numpy()[inside] / euclidean[inside] - 1
-    assert np.abs(error).max() < 0.15 and np.abs(error).mean() < 0.06
+    assert np.abs(error).max() < 0.15 and np.abs(error).mean() < 0.08
     half = torch.zeros(1, 1, 96, 96)
     half[..., :50] = 1
     straight = distance_to_boundary(half)[0, 0, 48] * voxel_mlp.DEEPEST
