@@ -64,7 +64,7 @@ def white_matter(images: Mapping[str, Tensor], brain: Tensor, lesion: Tensor | N
     image = images[asked[0]]
     limits = DARK_WHITE_MATTER if asked[0] == "t2" else BRIGHT_WHITE_MATTER
     low, high = np.percentile(image[brain].numpy(), limits)
-    return _whole(found & (image.numpy()[box] > low) & (image.numpy()[box] < high), box, brain)
+    return _whole(found & (image.numpy()[box] >= low) & (image.numpy()[box] <= high), box, brain)
 
 
 def mean_difference(pred: Tensor, truth: Tensor, mask: Tensor) -> float:

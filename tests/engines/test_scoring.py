@@ -35,5 +35,6 @@ def test_ventricles_and_lesions():
 def test_what_cannot_be_measured_is_left_out():
     one = subject(valid=0.0)
     assert list(Scorer(["csf_error", "lesion_contrast"])(one.images["t2"], one, "t2")) == ["csf_error"]
+    one = subject()
     one.images = {name: torch.where(VENTRICLE, image * 0 + 0.5, image) for name, image in one.images.items()}
     assert Scorer(["csf_error", "correlation"])(torch.ones(BRAIN.shape), one, "t2") == {}
