@@ -34,7 +34,7 @@ from bundle.transforms.intensity import to_level
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "evaluate.json"
 SCALES = (0.0, 1.5, 4.0)  # mm, standard deviations of the Gaussian; the grid has voxels of 1 mm
-MEASURES = ("psnr", "correlation")
+MEASURES = ("psnr", "correlation", "csf_error", "lesion_contrast")
 UNITS, BATCH, LEARNING_RATE = 96, 8192, 3e-3
 DISTANCE_UNIT = 50.0  # mm: the deepest voxels of a brain come to about 1
 
