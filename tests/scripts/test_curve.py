@@ -47,7 +47,7 @@ def test_a_curve(words, tmp_path, capsys, monkeypatch):
     assert all(math.isfinite(float(point["psnr"])) for point in points)
     assert float(early["psnr"]) == pytest.approx(sum(float(point["psnr"]) for point in points[:3]) / 3)
     states = [torch.load(curve.weights_at(tmp_path / "out" / "mlp", m), weights_only=True) for m in (0.03, 0.08)]
-    assert not torch.equal(*(state["perceptrons.0.weight"] for state in states))
+    assert not torch.equal(*(state["perceptrons.0.0.weight"] for state in states))
     assert (tmp_path / "out" / "curve.png").stat().st_size > 10_000
     results = json.loads((tmp_path / "out" / "mlp" / "model_0.08_minutes" / "results.json").read_text())["results"]
     assert {row["subject"] for row in results} == {"c"}

@@ -17,7 +17,7 @@ WIDEST_HOLE = 9  # pixels, odd: dark fluid inside the brain that is narrower is 
 
 
 class VoxelMLP(Completion):
-    """One small perceptron per contrast, the same at every voxel, written as 1x1 convolutions.
+    """One small perceptron per contrast, the same at every pixel of the brain; outside it is 0.
 
     It sees, of one pixel of an axial slice: the given contrasts as they are and under Gaussians of 1.5 and 4 mm *in the
     slice* (the network gets axial slices, so nothing reaches across them), which contrasts are given, and where the
@@ -31,18 +31,23 @@ class VoxelMLP(Completion):
     def __init__(self, contrasts: Sequence[str], units: int = 96) -> None:
         super().__init__(contrasts)
         m = len(self.contrasts)
-        self.perceptrons = nn.Sequential(
-            nn.Conv2d(m * (len(SCALES) + 2) + 3, m * units, 1),
-            nn.ReLU(),
-            nn.Conv2d(m * units, m * units, 1, groups=m),
-            nn.ReLU(),
-            nn.Conv2d(m * units, m, 1, groups=m),
+        features = m * (len(SCALES) + 2) + 3
+        self.perceptrons = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(features, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 1)
+            )
+            for _ in self.contrasts
         )
 
     def make(self, image: Tensor, presence: Tensor) -> Tensor:
-        place = place_in_brain((image != 0).any(1, keepdim=True)).to(image.dtype)
+        brain = filled((image != 0).any(1, keepdim=True).to(image.dtype))
         scales = [image, *(smoothed(image, sigma) for sigma in SCALES)]
-        return self.perceptrons(torch.cat([*scales, presence, place], dim=1))
+        features = torch.cat([*scales, presence, place_in_brain(brain)], dim=1).movedim(1, -1)
+        inside = brain[:, 0] > 0
+        pixels = features[inside]
+        result = features.new_zeros(*inside.shape, len(self.contrasts))
+        result[inside] = torch.cat([perceptron(pixels) for perceptron in self.perceptrons], dim=1).to(result.dtype)
+        return result.movedim(-1, 1)
 
 
 def smoothed(image: Tensor, sigma: float) -> Tensor:
@@ -50,19 +55,17 @@ def smoothed(image: Tensor, sigma: float) -> Tensor:
     return separable_filtering(image, [gaussian_1d(torch.tensor(sigma), approx="sampled", normalize=True)] * 2)
 
 
-def place_in_brain(shown: Tensor) -> Tensor:
-    """Where each pixel lies in the brain of its slice: (B, 1, H, W), True where an image is not 0 -> (B, 3, H, W).
+def place_in_brain(brain: Tensor) -> Tensor:
+    """Where each pixel lies in the brain of its slice: mask (B, 1, H, W), 0 or 1 -> (B, 3, H, W).
 
     The channels are the distance to the brain's boundary, 0 outside it and 1 from 40 pixels on, and the row and the
-    column in the brain's box, -1 to 1 from edge to edge, and beyond that outside it. Without a brain all are 0. Fluid
-    that is exactly 0 does not count as a boundary where it is at most 8 pixels wide.
+    column in the brain's box, -1 to 1 from edge to edge, and beyond that outside it. Without a brain all are 0.
     """
-    brain = filled(shown.float())
     return torch.cat([distance_to_boundary(brain), position_in_box(brain)], dim=1)
 
 
 def filled(mask: Tensor) -> Tensor:
-    """A mask (B, 1, H, W), 0 or 1, with its narrow gaps and holes closed."""
+    """A mask (B, 1, H, W), 0 or 1, with its holes closed: fluid that is exactly 0 counts where it is at most 8 wide."""
     size, reach = WIDEST_HOLE, WIDEST_HOLE // 2
     wide = max_pool2d(pad(mask, [reach] * 4), size, 1, reach)  # padded, so that no gap to the image's edge is closed
     return -max_pool2d(-wide, size, 1)

@@ -32,7 +32,8 @@ def small(name: str, contrasts: Sequence[str] = CONTRASTS) -> Completion:
         )
     elif name == "voxel_mlp":
         model = VoxelMLP(contrasts, units=8)
-        nn.init.constant_(model.perceptrons[-1].bias, 0.5)  # so that nothing is clipped
+        for perceptron in model.perceptrons:
+            nn.init.constant_(perceptron[-1].bias, 0.5)  # so that nothing is clipped
     elif name == "syndiff":
         model = AdversarialDiffusion(contrasts, UNET)
         nn.init.normal_(model.generator.unet.out[-1].conv.weight, std=0.3)

@@ -23,7 +23,8 @@ def exam(presence=(1, 1, 0, 1)):
 def network_of():
     torch.manual_seed(1)
     network = VoxelMLP(CONTRASTS).eval()
-    torch.nn.init.constant_(network.perceptrons[-1].bias, 0.5)  # so that nothing is clipped
+    for perceptron in network.perceptrons:
+        torch.nn.init.constant_(perceptron[-1].bias, 0.5)  # so that nothing is clipped
     return network
 
 
@@ -37,6 +38,7 @@ def test_without_the_gaussians_it_is_exactly_voxel_wise(monkeypatch):
     other[..., 50:60, 40:50] = block[..., torch.randperm(100)].unflatten(2, (10, 10))
     change = (network(x)[:, 2] - network(other)[:, 2]).abs()[0]
     assert change[50:60, 40:50].max() > 1e-3
+    assert not network(x)[:, 2, ~disc()[0, 0]].any()  # outside the brain
     change[50:60, 40:50] = 0
     assert change.max() == 0
     # equal pixels at one place have equal outputs, whatever lies around them
@@ -70,7 +72,7 @@ def test_parameters():
 def test_each_target_has_a_perceptron_of_its_own():
     network, x = VoxelMLP(CONTRASTS, units=8).train(), exam()
     before = network(x)
-    network.perceptrons[2].weight[16:24] += 1  # the second layer of T2
+    network.perceptrons[2][2].weight += 1
     change = (network(x) - before).abs().amax((0, 2, 3))
     assert change[2] > 0 and not change[[0, 1, 3]].any()
 
@@ -102,7 +104,7 @@ def test_dark_fluid_inside_is_no_boundary():
 
 def test_position_in_the_box_and_slices_without_a_brain():
     shown = torch.cat([disc(), disc(radius=20, centre=(60, 30)), torch.zeros(1, 1, 96, 96, dtype=torch.bool)])
-    place = place_in_brain(shown)
+    place = place_in_brain(filled(shown.float()))
     assert place.shape == (3, 3, 96, 96) and place.isfinite().all() and not place[2].any()
     assert place[0, 1:, 48, 44].tolist() == place[1, 1:, 60, 30].tolist() == [0, 0]
     assert place[0, 1, 8, 0] == -1 and place[0, 1, 88, 0] == 1 and place[0, 2, 0, 4] == -1 and place[0, 2, 0, 84] == 1
