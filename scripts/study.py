@@ -38,7 +38,10 @@ FLOORS = {"copy": "histogram-matched copy", "copy_oracle": "copy with the histog
 REAL = "Dice of the real contrasts"
 NOT_RUN = ("Table 1", "ALDM's protocol")  # the tables whose `published` rows are of methods without code here
 # ids that the study sets by itself
-OWN = ("config_file", "weights", "training", "protocol", "reference_dir", "reference_part", "row", "row_mode")
+OWN = (
+    *("config_file", "weights", "training", "protocol", "reference_dir", "reference_part"),
+    *("row", "row_mode", "row_training"),
+)
 AGAIN = "Mend this, then run the same command again: what is done stays"
 
 
@@ -75,17 +78,17 @@ def baselines() -> list[Row]:
     """The full model, and one row per network of configs/baselines.
 
     NAME_network.json is its network. It is trained as NAME.json says; where that file is missing, or has no `training`
-    of its own, as gan.json says and then NAME.json.
+    of its own, as gan.json says, or the file that `row_training` names in NAME_network.json, and then NAME.json.
     """
     rows = [Row("full", "MSG-LDM")]
     folder = CONFIGS / "baselines"
     for network in sorted(folder.glob("*_network.json")):
         name = network.stem.removesuffix("_network")
         own = folder / f"{name}.json"
-        files = [own] if own.is_file() else []
+        config, files = read(network), [own] if own.is_file() else []
         if not files or "training" not in read(own):
-            files.insert(0, folder / "gan.json")
-        rows.append(Row(name, read(network).get("row", name), (network, *files), (network,), variant=False))
+            files.insert(0, folder / f"{config.get('row_training', 'gan')}.json")
+        rows.append(Row(name, config.get("row", name), (network, *files), (network,), variant=False))
     return rows
 
 

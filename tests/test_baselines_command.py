@@ -26,6 +26,7 @@ BASELINES = {  # files beside NAME_network.json, name of the stage, few channels
     ),
     "syndiff": (["gan", "syndiff"], "adversarial", DENOISER),
     "palette": (["palette"], "denoising", DENOISER),
+    "voxel_mlp": (["unet", "voxel_mlp"], "regression", ("--mlp_units", "8")),
 }
 
 
@@ -88,13 +89,14 @@ def test_training(scans, tmp_path, name, monkeypatch):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_sizes_and_budget(name, monkeypatch):
-    """Near the U-Net's 2.0 M parameters; as many epochs, at the same learning rate."""
+    """Near the U-Net's 2.0 M parameters, but for the perceptron; as many epochs, at the same learning rate."""
     monkeypatch.chdir(ROOT)
     further, stage, _ = BASELINES[name]
     parser = ConfigParser()
     parser.read_config(files("train", name, *further))
     network = parser.get_parsed_content("network_def")
-    assert 1.0e6 < sum(weight.numel() for weight in network.parameters()) < 4.0e6
+    size = sum(weight.numel() for weight in network.parameters())
+    assert size == 45_316 if name == "voxel_mlp" else 1.0e6 < size < 4.0e6
     assert parser.get(f"{stage}::max_epochs") == "@disentanglement_epochs"
     assert parser.get(f"{stage}::learning_rate") == "@disentanglement_learning_rate"
     for part in ("train_loader", "val_loader", "val_prepare_batch", "ema_momentum", "val_interval", "seed"):

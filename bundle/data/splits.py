@@ -13,6 +13,7 @@ from bundle.data.naming import person_of
 from bundle.errors import InputError
 
 PARTS = ("training", "validation", "test")
+WITHOUT = "without"  # in a split file: subject -> contrasts that are not used
 
 
 def make_split(
@@ -53,8 +54,10 @@ def save_split(split: Mapping[str, Sequence[str]], path: str | Path) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def load_split(path: str | Path) -> dict[str, list[str]]:
-    """Read a split file; a part that it lacks is empty.
+def load_split(path: str | Path) -> dict[str, Any]:
+    """Read a split file: each part's names, and under "without" the contrasts of a subject that are not to be used.
+
+    A part that the file lacks is empty, and so is "without", for example {"patient01": ["t1"]} for a spoilt T1.
 
     Raises:
         InputError: no such file, not of this form, a subject named twice, or a person in two parts.
@@ -67,21 +70,28 @@ def load_split(path: str | Path) -> dict[str, list[str]]:
     except ValueError as error:
         raise InputError(f"is not readable as JSON ({error})", "Correct it", path) from error
     form = '{"training": ["name", ...], "validation": [...], "test": [...]}'
-    if not isinstance(content, dict) or not set(content) <= set(PARTS) or not all(map(_is_names, content.values())):
-        raise InputError("is no split file", f"Write {form}", path)
+    fault = InputError("is no split file", f"Write {form}", path)
+    if not isinstance(content, dict):
+        raise fault
+    without = content.pop(WITHOUT, {})
+    lists = [*content.values(), *(without.values() if isinstance(without, dict) else [without])]
+    if not set(content) <= set(PARTS) or not all(map(_is_names, lists)) or not isinstance(without, dict):
+        raise fault
     split = {part: content.get(part, []) for part in PARTS}
-    _refuse_repeated([subject for part in PARTS for subject in split[part]], path)
+    listed = [subject for part in PARTS for subject in split[part]]
+    _refuse_repeated(listed, path)
     _refuse_shared_persons(split, path)
-    return split
+    if unknown := sorted(set(without) - set(listed)):
+        raise InputError(f'"{WITHOUT}" names {unknown[0]}, which is in no part', "Correct the name", path)
+    return {**split, WITHOUT: without}
 
 
-def apply_split(
-    items: Sequence[Mapping[str, Any]], split: Mapping[str, Sequence[str]], part: str
-) -> list[Mapping[str, Any]]:
-    """The datalist's items of one part of a split, in the datalist's order.
+def apply_split(items: Sequence[Mapping[str, Any]], split: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
+    """The datalist's items of one part of a split, in the datalist's order, less the scans that it does not use.
 
     Raises:
-        InputError: an unknown part, a subject of the split that the datalist does not have, or has twice.
+        InputError: an unknown part, a subject of the split that the datalist does not have, or has twice, or a contrast
+            that is not to be used and that the subject does not have.
     """
     if part not in PARTS:
         raise InputError(f"'{part}' is no part of a split", f"Use one of {', '.join(PARTS)}")
@@ -95,7 +105,17 @@ def apply_split(
             "Correct the split file or the data set's folder",
         )
     wanted = set(split.get(part, ()))
-    return [item for item in items if item["subject"] in wanted]
+    without = split.get(WITHOUT, {})
+    return [_less(item, without.get(item["subject"], ())) for item in items if item["subject"] in wanted]
+
+
+def _less(item: Mapping[str, Any], contrasts: Sequence[str]) -> Mapping[str, Any]:
+    """An item without some of its scans."""
+    for name in contrasts:
+        if name not in item:
+            fault = f"the split does without {name} of {item['subject']}, which has none"
+            raise InputError(fault, f'Correct "{WITHOUT}" in the split file')
+    return {key: value for key, value in item.items() if key not in contrasts}
 
 
 def _is_names(value: Any) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bundle.errors import InputError
 from bundle.metrics.copy_floor import CopyReference, best_source, copy, copy_oracle, correlations
-from bundle.metrics.measures import MEASURES, VolumeDistance, score, select
+from bundle.metrics.measures import MEASURES, TISSUES, VolumeDistance, score, select
+from bundle.metrics.tissues import deep_csf, white_matter
 
 Scores = dict[str, float]  # measure -> its value
 
@@ -44,6 +45,15 @@ class Subject:
         self.lesions, self.valid = torch.as_tensor(data["regions"]), torch.as_tensor(data["valid"])
         if self.valid[0]:
             self.regions["lesion"] = self.lesions[0] > 0
+        self.known_tissues: dict[tuple[str, str], Tensor] = {}
+
+    def tissue(self, name: str, target: str) -> Tensor:
+        """Mask ``(X, Y, Z)`` of "csf" or "white_matter", found in the other contrasts than the target; empty if not."""
+        key = (name, target)
+        if key not in self.known_tissues:
+            find = {"csf": deep_csf, "white_matter": white_matter}[name]
+            self.known_tissues[key] = find(self.images, self.brain, self.regions.get("lesion"), target)
+        return self.known_tissues[key]
 
     def hide(self, given: Sequence[str]) -> Tensor:
         """The stack of a subject that has only the given contrasts."""
@@ -95,7 +105,9 @@ class Scorer:
         Slices that the scan of the target lacks do not count: there is no truth.
         """
         truth, covered = subject.images[target], subject.covered[target]
-        regions = {name: mask & covered for name, mask in subject.regions.items()}
+        tissues = {name for measure in self.measures for name in TISSUES.get(measure, ())}
+        regions = {**subject.regions, **{name: subject.tissue(name, target) for name in tissues}}
+        regions = {name: mask & covered for name, mask in regions.items()}
         return score(pred, truth, regions, list(self.measures), self.convention, self.lpips)
 
 

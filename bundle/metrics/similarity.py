@@ -1,4 +1,4 @@
-"""MAE, NMSE, MS-SSIM and normalised mutual information inside a mask.
+"""MAE, NMSE, MS-SSIM, correlation and normalised mutual information inside a mask.
 
 All take images of one shape, (H, W) or (H, W, D), and a mask of that shape, non-zero where voxels count; they raise
 ValueError for shapes that differ or are not 2-D or 3-D, and for an empty mask.
@@ -41,6 +41,17 @@ def nmse(pred: Tensor, truth: Tensor, mask: Tensor) -> float:
     if not energy:
         raise ValueError("the truth is zero everywhere in the mask")
     return (p - t).square().sum().item() / energy
+
+
+def correlation(pred: Tensor, truth: Tensor, mask: Tensor) -> float:
+    """Pearson's correlation of the values in the mask: -1 to 1; NaN where one of the images is constant there.
+
+    Blind to a gain and an offset of the intensities.
+    """
+    counted = inside(pred, truth, mask)
+    p, t = (image[counted].double() - image[counted].double().mean() for image in (pred, truth))
+    norms = (p.norm() * t.norm()).item()
+    return (p @ t).item() / norms if norms else math.nan
 
 
 def nmi(pred: Tensor, truth: Tensor, mask: Tensor) -> float:

@@ -24,6 +24,7 @@ KEYS = ("subject", "given", "available", "target", "method", "source")
 QUALITY = ("psnr", "ssim", "dice")  # what the paper's tables show
 # how the parts of a measure's name are printed; all others are acronyms
 WORDS = {word: word for word in ("volume", "lesion", "outside", "sharpness", "gradient", "stripes", "xy", "z")}
+WORDS |= {word: word for word in ("correlation", "error", "contrast")}
 WORDS |= {"brasyn": "BraSyn", "dice": "Dice"}
 PUBLISHED = Path(__file__).with_name("published.json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from bundle.data.naming import person_of
 from bundle.data.splits import PARTS, apply_split, load_split, make_split, save_split
 from bundle.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 SUBJECTS = [f"patient{i:02d}_study{s}" for i in range(20) for s in (1, 2)]
 
 
@@ -64,7 +66,7 @@ def test_what_cannot_be_split(subjects, shares):
 def test_file_keeps_the_split(tmp_path):
     split = {"training": ["Jörg", "b"], "validation": ["c"], "test": []}
     save_split(split, tmp_path / "split.json")
-    assert load_split(tmp_path / "split.json") == split
+    assert load_split(tmp_path / "split.json") == {**split, "without": {}}
     assert "Jörg" in (tmp_path / "split.json").read_text(encoding="utf-8")
 
 
@@ -76,6 +78,9 @@ def test_file_keeps_the_split(tmp_path):
         (json.dumps({"train": []}), "is no split file"),
         (json.dumps({"training": "abc"}), "is no split file"),
         (json.dumps({"training": [1]}), "is no split file"),
+        (json.dumps({"training": ["a"], "without": ["a"]}), "is no split file"),
+        (json.dumps({"training": ["a"], "without": {"a": "t1"}}), "is no split file"),
+        (json.dumps({"training": ["a"], "without": {"b": ["t1"]}}), '"without" names b, which is in no part'),
         (json.dumps({"training": ["a", "b"], "test": ["a"]}), "more than once: a"),
         (json.dumps({"training": ["a", "a"]}), "more than once: a"),
         (json.dumps({"training": ["p1_study1"], "test": ["p1_study2"]}), "sessions of p1 in both training and test"),
@@ -105,3 +110,19 @@ def test_apply():
         apply_split(items, split, "train")
     with pytest.raises(InputError, match="more than once: a"):
         apply_split([*items, {"subject": "a"}], split, "training")
+
+
+def test_a_scan_that_is_not_used(tmp_path):
+    (tmp_path / "split.json").write_text('{"training": ["a", "b"], "without": {"b": ["t1"]}}')
+    split = load_split(tmp_path / "split.json")
+    items = [{"subject": name, "t1": f"{name}1", "t2": f"{name}2"} for name in "ab"]
+    assert apply_split(items, split, "training") == [items[0], {"subject": "b", "t2": "b2"}]
+    with pytest.raises(InputError, match="does without t1 of b, which has none"):
+        apply_split([items[0], {"subject": "b", "t2": "b2"}], split, "training")
+
+
+def test_the_development_split():
+    split = load_split(ROOT / "configs" / "splits" / "development.json")
+    assert {part: len(split[part]) for part in PARTS} == {"training": 12, "validation": 0, "test": 5}
+    assert split["test"] == ["patient26", "BRATS_001", "BraTS-GLI-00028-000", "BraTS2021_01480", "BraTS2021_01485"]
+    assert split["without"] == {"BraTS2021_01482": ["t1"]}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.metrics import brain, measures, sharpness, similarity, stripes
+from bundle.metrics import brain, measures, sharpness, similarity, stripes, tissues
 from bundle.metrics.conventions import CONVENTIONS, apply
 from bundle.metrics.measures import DEFAULTS, MEASURES, METRICS, score, select
 
@@ -22,14 +22,16 @@ def case():
     noise, pattern = torch.rand(2, *SHAPE, generator=generator)
     truth = torch.nn.functional.avg_pool1d(pattern, 3, 1, 1) * inside
     pred = (0.8 * truth + 0.2 * noise) * inside
-    return pred, truth, {"brain": inside, "volume": torch.ones(SHAPE), "lesion": lesion}
+    csf = sum(axis**2 for axis in axes) < 0.1
+    regions = {"brain": inside, "volume": torch.ones(SHAPE), "lesion": lesion, "csf": csf}
+    return pred, truth, {**regions, "white_matter": inside & ~lesion & ~csf & (truth > 0.6)}
 
 
 def test_the_table():
     assert set(DEFAULTS) < set(MEASURES)
     assert list(MEASURES) == [
         *("psnr", "ssim", "ms_ssim", "mae", "nmse", "nmi", "hfen", "sharpness", "gradient_xy", "gradient_z", "stripes"),
-        *("psnr_volume", "ssim_volume", "nmse_volume"),
+        *("correlation", "csf_error", "lesion_contrast", "psnr_volume", "ssim_volume", "nmse_volume"),
         *("psnr_lesion", "ssim_lesion", "mae_lesion", "psnr_outside", "ssim_outside"),
         *("ssim_brasyn_lesion", "ssim_brasyn_outside", "lpips"),
     ]
@@ -37,7 +39,7 @@ def test_the_table():
         assert measure.name == name
         assert measure.metric in {*METRICS, "lpips"}
         assert measure.convention in CONVENTIONS
-        assert measure.region in {"brain", "volume", "lesion", "outside"}
+        assert measure.region in {"brain", "volume", "lesion", "outside", "csf"}
         assert measure.region in name or "_" not in name or name in ("ms_ssim", "gradient_xy", "gradient_z")
         assert measure.unit == ("dB" if measure.metric == "psnr" else "")
     lower = {name for name, measure in MEASURES.items() if not measure.higher_is_better}
@@ -50,6 +52,7 @@ def test_the_table():
         "stripes",
         "nmse_volume",
         "mae_lesion",
+        "csf_error",
         "lpips",
     }
 
@@ -74,6 +77,9 @@ def test_each_measure_is_its_metric_in_its_region():
         "gradient_xy": stripes.gradient_xy(pred, truth, inside),
         "gradient_z": stripes.gradient_z(pred, truth, inside),
         "stripes": stripes.stripes(pred, truth, inside),
+        "correlation": similarity.correlation(pred, truth, inside),
+        "csf_error": tissues.mean_difference(pred, truth, regions["csf"]),
+        "lesion_contrast": tissues.contrast_kept(pred, truth, lesion, regions["white_matter"]),
         "psnr_volume": brain.psnr(pred, truth, everywhere),
         "ssim_volume": brain.ssim(pred, truth, everywhere),
         "nmse_volume": similarity.nmse(pred, truth, everywhere),
@@ -107,9 +113,9 @@ def test_the_convention_is_that_of_the_defaults_alone():
 def test_measures_without_a_region_are_left_out():
     pred, truth, regions = case()
     inside = {"brain": regions["brain"]}
-    assert set(score(pred, truth, inside, list(MEASURES))) == set(DEFAULTS)
+    assert set(score(pred, truth, inside, list(MEASURES))) == {*DEFAULTS, "correlation"}
     for lesion in (torch.zeros(SHAPE), ~regions["brain"]):
-        assert set(score(pred, truth, {**inside, "lesion": lesion}, list(MEASURES))) == set(DEFAULTS)
+        assert set(score(pred, truth, {**inside, "lesion": lesion}, list(MEASURES))) == {*DEFAULTS, "correlation"}
     everywhere = {**inside, "lesion": torch.ones(SHAPE)}
     assert not {"psnr_outside", "ssim_brasyn_outside"} & set(score(pred, truth, everywhere, list(MEASURES)))
     assert score(pred, truth, regions, []) == {}

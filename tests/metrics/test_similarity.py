@@ -1,4 +1,4 @@
-"""MAE, NMSE, NMI and MS-SSIM against NumPy, their formulas and MONAI."""
+"""MAE, NMSE, correlation, NMI and MS-SSIM against NumPy, their formulas and MONAI."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from monai.metrics.regression import compute_ssim_and_cs
 from torch.nn.functional import avg_pool2d, avg_pool3d, pad
 
 from bundle.metrics.brain import ssim, ssim_map
-from bundle.metrics.similarity import mae, ms_ssim, nmi, nmse
+from bundle.metrics.similarity import correlation, mae, ms_ssim, nmi, nmse
 
 SHAPES = [(48, 40), (26, 30, 24)]
-METRICS = [mae, nmse, nmi, ms_ssim]
+METRICS = [mae, nmse, nmi, ms_ssim, correlation]
 
 
 def pair(shape, noise=0.1):
@@ -48,6 +48,18 @@ def test_nmse_is_its_formula(shape):
     assert nmse(3 * truth, truth, mask) == pytest.approx(4, rel=1e-6)
     with pytest.raises(ValueError, match="zero everywhere in the mask"):
         nmse(pred, truth * ~mask, mask)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_correlation_is_that_of_numpy(shape):
+    pred, truth = pair(shape)
+    mask = ball(shape)
+    expected = np.corrcoef(pred[mask].numpy(), truth[mask].numpy())[0, 1]
+    assert 0.5 < correlation(pred, truth, mask) < 0.95
+    assert correlation(pred, truth, mask) == pytest.approx(expected, rel=1e-6)
+    assert correlation(0.2 + 0.3 * pred, truth, mask) == pytest.approx(expected, rel=1e-5)  # blind to gain and offset
+    assert correlation(-truth, truth, mask) == pytest.approx(-1)
+    assert np.isnan(correlation(torch.full(shape, 0.5), truth, mask))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -89,6 +89,8 @@ def test_rows_of_both_lists():
     baselines = {row.name: row for row in study.baselines()}
     assert [file.name for file in baselines["unet"].training] == ["unet_network.json", "unet.json"]
     assert [file.name for file in baselines["unet"].evaluation] == ["unet_network.json"]
+    names = ["voxel_mlp_network.json", "unet.json", "voxel_mlp.json"]
+    assert [file.name for file in baselines["voxel_mlp"].training] == names
 
 
 @pytest.mark.parametrize("row", study.baselines()[1:], ids=lambda row: row.name)
