@@ -109,13 +109,14 @@ class StructureAwareLoss(nn.Module):
 
         Args:
             prediction, truth: (B, M, H, W) in [0, 1].
-            counted: (B, M), 1 where a truth was asked for; 0 where the prediction may be anything finite.
+            counted: (B, M), 1 where a truth was asked for; 0 where the prediction is not looked at.
             lesion: (B, 1, H, W), 1 in the lesion; None: nowhere.
 
         Returns:
             A scalar, 0 where nothing was asked for.
         """
         share = counted / counted.sum().clamp(min=1)
+        prediction = torch.where(counted.bool()[:, :, None, None], prediction, truth)
         error = (prediction - truth).abs()
         if self.squared_weight:
             error = error + self.squared_weight * error**2
