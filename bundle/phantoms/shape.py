@@ -1,0 +1,104 @@
+"""The shape of another person's head: where each voxel of a generated subject lies in the label map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from bundle.phantoms.fields import blur, positions, resize, sample, smooth_noise
+
+NODES = 4  # mm between the nodes on which a shape is drawn
+
+
+@dataclass(frozen=True)
+class Push:
+    """A growing mass: its centre (3,) in voxels, its reach and how far it moves tissue there, both in mm."""
+
+    centre: Tensor
+    reach: float
+    strength: float
+
+
+class Shape:
+    """A random shape of the head that a label map shows, drawn on a coarse grid.
+
+    Args:
+        tissues: (X, Y, Z) uint8, each side 1 more than a multiple of `NODES`.
+        inside: numbers of the tissues of the brain.
+        ventricle: number of the ventricles' tissue.
+        rng: draws pose, size and strengths.
+        generator: draws the bending.
+    """
+
+    def __init__(
+        self, tissues: Tensor, inside: Sequence[int], ventricle: int, rng: np.random.Generator, generator: Generator
+    ) -> None:
+        self.tissues = tissues
+        coarse = [(n - 1) // NODES + 1 for n in tissues.shape]
+        self.nodes = positions(coarse, tissues.device, NODES)
+        middle = (torch.tensor(tissues.shape, device=tissues.device).view(3, 1, 1, 1) - 1) / 2
+        pose = torch.tensor(_pose(rng), dtype=torch.float32, device=tissues.device)
+        bend = rng.uniform(1.5, 3.5) * smooth_noise(coarse, 24 / NODES, generator, 3)
+        bend += rng.uniform(0.6, 1.4) * smooth_noise(coarse, 8 / NODES, generator, 3)
+        self.places = torch.tensordot(pose, self.nodes - middle, dims=1) + middle + bend
+        slope = torch.stack(torch.gradient(blur(self.coarse([ventricle]), 1.5)[0]))
+        slope = sample(slope / slope.abs().amax().clamp(min=1e-6), self.places / NODES, "border")
+        self.places = self.places + float(rng.uniform(-1.5, 3.5)) * slope  # narrower or wider ventricles
+        deep = blur(self.coarse(inside), 2.0)
+        self.deep = sample(2 * (deep - 0.5).clamp(min=0), self.places / NODES, "border")
+
+    def coarse(self, numbers: Sequence[int]) -> Tensor:
+        """Share of some tissues around each node, (1, x, y, z)."""
+        share = sum((self.tissues == number for number in numbers), torch.zeros_like(self.tissues, dtype=torch.bool))
+        return functional.avg_pool3d(share[None].float(), NODES + 1, NODES, NODES // 2, count_include_pad=False)
+
+    def draw_place(self, likely: Tensor, generator: Generator) -> Tensor:
+        """A place (3,) in voxels, drawn in proportion to `likely` (1, x, y, z), coarse, of the label map."""
+        found = sample(blur(likely, 1.0), self.places / NODES).clamp(min=0)
+        node = torch.multinomial(found.flatten(), 1, generator=generator)
+        return self.nodes.flatten(1)[:, node[0]]
+
+    def push(self, push: Push) -> None:
+        """Let a mass move the tissue around it aside; the skull stays where it is."""
+        offset = self.nodes - push.centre.view(3, 1, 1, 1)
+        distance = (offset**2).sum(0, keepdim=True).sqrt() / push.reach
+        moved = self.nodes - push.strength * self.deep * offset / push.reach * torch.exp(1 - distance)
+        self.places = sample(self.places, moved / NODES, "border")
+
+    def fractions(self, count: int, channels: int) -> Tensor:
+        """Fractions (channels, X, Y, Z) of the tissues 0 ... `count` - 1 in this shape; further channels are 0.
+
+        Each tissue is brought over within the box that it fills: most are small.
+        """
+        places = resize(self.places, self.tissues.shape)
+        filled = torch.zeros((channels, *self.tissues.shape), device=places.device)
+        for number in range(1, count):
+            near = sample((self.coarse([number]) > 0).float(), self.places / NODES)[0] > 0
+            if not bool(near.any()):
+                continue
+            at = torch.nonzero(near)
+            lower, upper = (NODES * (at.amin(0) - 1)).clamp(min=0).tolist(), (NODES * (at.amax(0) + 1) + 1).tolist()
+            box = tuple(slice(a, b) for a, b in zip(lower, upper))
+            here = places[(slice(None), *box)]
+            first = (here.amin((1, 2, 3)).floor().long() - 1).clamp(min=0)
+            last = here.amax((1, 2, 3)).ceil().long() + 2
+            part = self.tissues[tuple(slice(a, b) for a, b in zip(first.tolist(), last.tolist()))] == number
+            filled[(number, *box)] = sample(part[None].float(), here - first.view(3, 1, 1, 1))[0]
+        filled[0] = 1 - filled[1:count].sum(0)
+        return filled
+
+
+def _pose(rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) from the subject to the map: another size, a turn of some degrees and a little shear."""
+    size = np.exp(rng.normal(0, 0.03, 3) + rng.normal(0.01, 0.03))
+    x, y, z = np.radians(rng.normal(0, 4, 3))
+    about_x = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_z = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
+    shear = np.eye(3) + np.triu(rng.normal(0, 0.015, (3, 3)), 1)
+    return np.diag(size) @ shear @ about_x @ about_y @ about_z
