@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from bundle.phantoms.fields import blur, resize, smooth_noise, soft_step
 from bundle.phantoms.label_maps import TISSUES
 from bundle.phantoms.lesions import CORE, Parts, Tumour, draw_plaques, draw_tumour, grow, place_mask
-from bundle.phantoms.scanner import CONTRASTS, NAMES, Shown, acquire, draw_protocol
+from bundle.phantoms.scanner import CONTRASTS, NAMES, acquire, draw_grids, draw_protocol
 from bundle.phantoms.shape import NODES, Push, Shape
 
 KINDS = ("tumour", "plaques", "none")
@@ -63,15 +63,17 @@ def draw_subject(
     size = tissues.shape
     padding = [pad for n in reversed(size) for pad in (0, -(n - 1) % NODES)]
     fractions, tumour, centre = _anatomy(torch.nn.functional.pad(tissues, padding), kind, rng, generator)
-    inside = 1 - sum(fractions[number, None] for number in AROUND)
+    inside = 1 - fractions[AROUND].sum(0, keepdim=True)
     parts: Parts = {}
     if tumour is not None and centre is not None:
         fluid = fractions[[TISSUES.index("ventricle"), TISSUES.index("csf")]].sum(0, keepdim=True)
         parts = grow(tumour, centre, fractions[WHITE].sum(0, keepdim=True), inside * (1 - fluid), rng, generator)
     elif kind == "plaques":
         parts = _plaques(fractions, masks, rng, generator)
-    brain = _strip(inside, rng, generator)
-    ill = sum(parts.values(), torch.zeros_like(inside))
+    brain, skull = _strip(inside, rng, generator)
+    fractions[0] += fractions[1:].sum(0) * skull
+    fractions[1 : len(TISSUES)] *= 1 - skull
+    ill = torch.stack([torch.zeros_like(inside), *parts.values()]).sum(0)
     fractions[: len(TISSUES)] *= (1 - ill).clamp(0, 1)
     for name, part in parts.items():
         fractions[NAMES.index(name)] = part[0]
@@ -90,14 +92,14 @@ def _anatomy(
     """
     if rng.random() < 0.5:
         tissues = tissues.flip(0)
-    if kind == "none" or (kind == "tumour" and rng.random() < 0.5):  # without the lesions that the map has
+    if kind == "none" or rng.random() < 0.5:  # without the lesions that the map has
         tissues = torch.where(tissues == TISSUES.index("lesion"), TISSUES.index("white matter"), tissues)
     inside = [number for number in range(len(TISSUES)) if number not in AROUND]
     shape = Shape(tissues, inside, TISSUES.index("ventricle"), rng, generator)
     if kind != "tumour":
         return shape.fractions(len(TISSUES), len(NAMES)), None, None
     tumour = draw_tumour(rng)
-    likely = sum(weight * shape.coarse([TISSUES.index(name)]) for name, weight in GROWS.items())
+    likely = torch.stack([weight * shape.coarse([TISSUES.index(name)]) for name, weight in GROWS.items()]).sum(0)
     centre = shape.draw_place(likely, generator)
     shape.push(Push(centre, 1.4 * tumour.radius, float(rng.uniform(0.05, 0.3)) * tumour.radius))
     return shape.fractions(len(TISSUES), len(NAMES)), tumour, centre
@@ -112,43 +114,57 @@ def _plaques(fractions: Tensor, masks: Sequence[Tensor], rng: np.random.Generato
         found = place_mask(masks[int(rng.integers(len(masks)))], white, ventricle, rng, generator)
     else:
         found = draw_plaques(int(rng.integers(3, 45)), white, ventricle, rng, generator)
-    if rng.random() < 0.5:  # the map's own lesions are plaques, too
-        found = torch.maximum(found, own)
-    found = found * deep
+    found = torch.maximum(found * deep, own)  # those that the map has are plaques, too
     if rng.random() < 0.6:
         return {"plaque": found}
     active = found * soft_step(smooth_noise(found.shape[1:], 8, generator) - rng.uniform(0.8, 2.0), 0.1)
     return {"plaque": found - active, "enhancing": active}
 
 
-def _strip(inside: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
-    """The mask (1, X, Y, Z) of a skull-stripping tool: clefts are filled, its boundary is tight here and loose there."""
+def _strip(inside: Tensor, rng: np.random.Generator, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The brain mask of a skull-stripping tool (1, X, Y, Z), bool, and the skull (X, Y, Z), a fraction.
+
+    Clefts between gyri belong to the mask. Its boundary runs through the fluid here and through membranes and bone
+    there.
+    """
     half = [n // 2 for n in inside.shape[1:]]
     coarse = torch.nn.functional.interpolate(inside[None], half, mode="trilinear", align_corners=True)[0]
     wide = (blur(coarse, 2.0) > 0.12).float()
     closed = torch.maximum((blur(wide, 2.0) > 0.86).float(), (coarse > 0.5).float())
     edge = resize(blur(closed, 1.0), inside.shape[1:])
-    limit = float(rng.uniform(0.2, 0.6)) + 0.1 * smooth_noise(inside.shape[1:], 8, generator)
-    return edge > limit.clamp(0.05, 0.95)
+    first, second = smooth_noise(half, 4, generator, 2)
+    loose, near = rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.35)
+    mask = edge > resize((float(loose) + 0.1 * first).clamp(0.05, 0.95)[None], inside.shape[1:])
+    skull = soft_step(resize((float(near + loose) / 2 + 0.15 * second)[None], inside.shape[1:]) - edge, 0.05)
+    return mask, (skull * (1 - inside))[0]
 
 
 def _scan(fractions: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
     """Images (4, X, Y, Z) of tissue fractions (K, X, Y, Z)."""
     shape = fractions.shape[1:]
     shown = draw_protocol(rng)
-    fractions = _flow(_clothe(fractions, rng, generator), rng, generator)
+    fractions = _clothe(fractions, rng, generator)
     textures = _texture(shape, rng, generator) * (1 - fractions[[NAMES.index(n) for n in STILL]].sum(0)).clamp(min=0)
     uneven = (1 + 0.5 * smooth_noise(shape, 3, generator)[0]).clamp(0.2, 2.0)
     enhancing = fractions[NAMES.index("enhancing")]
+    fluid = fractions[[NAMES.index(name) for name in ("csf", "ventricle")]].sum(0)
+    flow = smooth_noise([n // 2 for n in shape], 5, generator, 2)
+    grids = draw_grids(rng)
     images = []
     for name in CONTRASTS:
-        image = _mixed(fractions, shown[name].signal)
-        image += _mixed(fractions, shown[name].by_t1) * textures[0] + _mixed(fractions, shown[name].by_t2) * textures[1]
+        signal = shown[name].signal
+        white, water = (float(signal[NAMES.index(n)]) for n in ("white matter", "ventricle"))
+        image = _mixed(fractions, signal)
+        strength = float(rng.uniform(0.7, 2.2 if name == "flair" else 1.4))
+        image += strength * _mixed(fractions, shown[name].by_t1) * textures[0]
+        image += strength * _mixed(fractions, shown[name].by_t2) * textures[1]
         if name == "t1ce":
-            gain = float(shown["t1ce"].signal[NAMES.index("enhancing")] - shown["t1ce"].signal[NAMES.index("diffuse")])
-            image += (uneven - 1) * gain * enhancing
-        reference = float(shown[name].signal[NAMES.index("white matter")])
-        images.append(acquire(image.clamp(min=0), reference, rng, generator))
+            image += (uneven - 1) * float(signal[NAMES.index("enhancing")] - signal[NAMES.index("diffuse")]) * enhancing
+        if name in ("t2", "flair"):  # fluid that moves: dark in T2, not nulled in FLAIR
+            moved, amount = (flow[:1], -0.6 * water) if name == "t2" else (flow[1:], 0.6 * white)
+            there = soft_step(resize(moved, shape)[0] - float(rng.uniform(0.8, 3.0)), 0.4)
+            image += float(amount * rng.random()) * there * fluid
+        images.append(acquire(image.clamp(min=0), white, grids[name], rng, generator))
     return torch.stack(images)
 
 
@@ -159,9 +175,10 @@ def _mixed(fractions: Tensor, values: np.ndarray) -> Tensor:
 
 def _texture(shape: Sequence[int], rng: np.random.Generator, generator: Generator) -> Tensor:
     """By how much T1 and T2 differ from those of the tissue, relatively: (2, X, Y, Z), partly the same pattern."""
-    fine, *coarse = rng.uniform(0.02, 0.05) * _unit(rng.uniform(0.3, 1.0, 4))
+    fine, *coarse = rng.uniform(0.025, 0.06) * _unit(rng.uniform(0.3, 1.0, 4))
     half = [n // 2 + 1 for n in shape]
-    total = resize(sum(float(w) * smooth_noise(half, s, generator, 2) for w, s in zip(coarse, (1.5, 4.0, 12.0))), shape)
+    smooth = [float(w) * smooth_noise(half, sigma, generator, 2) for w, sigma in zip(coarse, (1.5, 4.0, 12.0))]
+    total = resize(torch.stack(smooth).sum(0), shape)
     total += float(fine) * smooth_noise(shape, 1.2, generator, 2)
     shared = float(rng.uniform(0.4, 1.0))
     return torch.stack([total[0], shared * total[0] + (1 - shared) * total[1]])
@@ -172,27 +189,35 @@ def _unit(weights: np.ndarray) -> np.ndarray:
 
 
 def _clothe(fractions: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
-    """Vessels in the sulci, and what is left of the membranes and the skull outside."""
-    csf, vessel = NAMES.index("csf"), NAMES.index("vessel")
-    first, second = smooth_noise(fractions.shape[1:], 5, generator, 2)
-    tubes = torch.exp(-(first**2 + second**2) / float(2 * rng.uniform(0.1, 0.17) ** 2))
-    sulci = (3 * blur(fractions[csf], 1.0)).clamp(0, 1)
-    blood = (1.3 * tubes * sulci).clamp(0, 1)
+    """What label maps lack: vessels in the sulci, a ragged plexus, pale white matter at the ventricles, dura."""
+    shape = fractions.shape[1:]
+    white, csf, ventricle, plexus, vessel, lesion, outside = (
+        NAMES.index(n) for n in ("white matter", "csf", "ventricle", "choroid plexus", "vessel", "lesion", "outside")
+    )
+    first, second, membranes = smooth_noise([n // 2 for n in shape], 2.5, generator, 3)
+    width = float(rng.uniform(0.08, 0.17))
+    tubes = resize(torch.exp(-(first**2 + second**2) / (2 * width**2))[None], shape)[0]
+    blood = (1.3 * tubes * (3 * blur(fractions[csf], 1.0)).clamp(0, 1)).clamp(0, 1)
     fractions *= 1 - blood
     fractions[vessel] += blood
-    fractions[0] *= soft_step(smooth_noise(fractions.shape[1:], 4, generator)[0] + float(rng.uniform(-0.8, 0.6)), 0.3)
-    return fractions
-
-
-def _flow(fractions: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
+    ragged = soft_step(smooth_noise(shape, 1.3, generator)[0] + float(rng.uniform(-0.8, 0.8)), 0.3)
+    fractions[ventricle] += fractions[plexus] * (1 - ragged)
+    fractions[plexus] *= ragged
+    if rng.random() < 0.6:
+        pale = float(rng.uniform(0, 1.2)) * blur(fractions[ventricle], float(rng.uniform(0.8, 2.5)))
+        pale = pale.clamp(0, 0.8) * fractions[white]
+        fractions[white] -= pale
+        fractions[lesion] += pale
+    fractions[outside] *= resize(soft_step(membranes + float(rng.uniform(-1.0, 0.3)), 0.3)[None], shape)[0]
     return fractions
 
 
 def _regions(parts: Parts, ill: Tensor, kind: str, brain: Tensor) -> tuple[Tensor, Tensor]:
     """Regions (3, X, Y, Z) bool where more than half of a voxel is ill, and which of them are known (3,)."""
     none = torch.zeros_like(ill)
-    core = sum((parts[name] for name in CORE if name in parts and kind == "tumour"), none)
-    uptake = parts.get("enhancing", none) if kind == "tumour" else none
+    known = parts if kind == "tumour" else {}
+    core = torch.stack([none, *(part for name, part in known.items() if name in CORE)]).sum(0)
+    uptake = known.get("enhancing", none)
     whole = (ill > 0.5) & brain
     regions = torch.cat([whole, whole & (core > 0.5 * ill), whole & (uptake > 0.5 * ill)])
     return regions, torch.tensor([True, kind != "plaques", kind != "plaques"], device=ill.device)

@@ -151,10 +151,10 @@ def _sinuses(tissues: np.ndarray, inside: np.ndarray, distance: np.ndarray) -> n
     depth = ndimage.distance_transform_edt(
         ndimage.binary_dilation(ndimage.binary_closing(inside, iterations=6), iterations=2)
     )
-    sagittal = outer & (np.abs(x - plane) < 4) & (depth < 6) & (z > middle[2] + 15)
+    sagittal = outer & (np.abs(x - plane) < 3) & (depth < 5) & (z > middle[2] + 15)
     near = ndimage.distance_transform_edt(~np.isin(tissues, [TISSUES.index("cerebellar cortex")]))
     cortex = ndimage.distance_transform_edt(tissues != TISSUES.index("cortex"))
-    transverse = (distance > 0) & (near < 5) & (cortex < 5) & (depth < 8) & (y < middle[1])
+    transverse = (distance > 0) & (near < 4) & (cortex < 4) & (depth < 7) & (y < middle[1])
     return sagittal | transverse
 
 

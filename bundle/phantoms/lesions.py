@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from bundle.phantoms.fields import blur, positions, sample, smooth_noise, soft_step
+from bundle.phantoms.fields import blur, positions, resize, sample, smooth_noise, soft_step
 
 # kind of tumour -> how often; about as in BraTS, most of whose tumours have an enhancing ring
 KINDS = {"ring": 0.5, "solid": 0.13, "diffuse": 0.22, "cystic": 0.15}
@@ -30,9 +29,9 @@ class Tumour:
 def draw_tumour(rng: np.random.Generator) -> Tumour:
     """Core of 4 to 32 mm radius; with its oedema 5 to 45 mm."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    radius = float(np.clip(rng.lognormal(np.log(14), 0.5), 4, 32))
+    radius = float(np.clip(rng.lognormal(np.log(17), 0.45), 4, 32))
     widest = min(24.0, 45 - radius)
-    oedema = rng.uniform(0, 5) if kind == "diffuse" or rng.random() < 0.15 else rng.uniform(3, widest)
+    oedema = rng.uniform(0, 5) if kind == "diffuse" or rng.random() < 0.15 else rng.uniform(4, widest)
     return Tumour(kind, radius, float(oedema))
 
 
@@ -108,29 +107,19 @@ def place_mask(
     size = torch.tensor(mask.shape, device=device, dtype=torch.float32)
     soft = mask[None].float() / 255
     heart = _centre_of(soft)
-    heart = torch.stack([(size[0] - 1) / 2, heart[1], heart[2]])  # both hemispheres are alike
+    heart = torch.stack([(size[0] - 1) / 2, heart[1], heart[2]]).view(3, 1, 1, 1)  # both hemispheres are alike
     flip = float(rng.choice([-1.0, 1.0]))
-    best, found = None, -np.inf
+    found = []
     for _ in range(10):
         turn = torch.tensor(_turn(rng) * np.exp(rng.normal(0, 0.06, (3, 1))), dtype=torch.float32, device=device)
         turn[0] *= flip
         shift = torch.tensor(rng.normal(0, (3, 10, 8)), dtype=torch.float32, device=device)
-
-        def places(at: Tensor, turn: Tensor = turn, shift: Tensor = shift) -> Tensor:
-            offset = at - (middle + shift).view(3, 1, 1, 1)
-            return torch.tensordot(turn, offset, dims=1) + heart.view(3, 1, 1, 1)
-
-        score = float((sample(soft, places(nodes)) * liked).sum())
-        if score > found:
-            best, found = places, score
-    wobble = 1.2 * smooth_noise([n // 2 + 1 for n in shape], 3, generator, 3)
-    return sample(soft, best(positions(shape, device) + 2 * _half(wobble, shape)))
-
-
-def _half(field: Tensor, shape: Sequence[int]) -> Tensor:
-    from bundle.phantoms.fields import resize
-
-    return resize(field, shape)
+        places = torch.tensordot(turn, nodes - (middle + shift).view(3, 1, 1, 1), dims=1) + heart
+        found.append((float((sample(soft, places) * liked).sum()), turn, shift))
+    _, turn, shift = max(found, key=lambda one: one[0])
+    wobble = resize(2.4 * smooth_noise([n // 2 + 1 for n in shape], 3, generator, 3), shape)
+    offset = positions(shape, device) + wobble - (middle + shift).view(3, 1, 1, 1)
+    return sample(soft, torch.tensordot(turn, offset, dims=1) + heart)
 
 
 def draw_plaques(

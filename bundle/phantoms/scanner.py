@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from bundle.data import mr_signal
-from bundle.phantoms.fields import blur, resize, smooth_noise
+from bundle.phantoms.fields import blur, smooth_noise
 from bundle.phantoms.label_maps import TISSUES
 from bundle.phantoms.lesions import PARTS
 
@@ -33,7 +34,7 @@ class Like:
 # Grey nuclei hold iron and myelin, which shorten T1 and T2: Bojorquez et al., Magn Reson Imaging 35:69 (2017).
 LIKE = {
     "outside": Like("gm", t1=(0.5, 1.0), t2=(0.3, 0.6), pd=(0.5, 0.9), gd=(0.1, 0.5)),  # dura, marrow of the skull
-    "white matter": Like("wm"),
+    "white matter": Like("wm", t2=(1.0, 1.18)),
     "cortex": Like("gm"),
     "deep grey": Like("gm", t1=(0.86, 0.97), t2=(0.82, 0.98)),
     "thalamus": Like("gm", t1=(0.78, 0.9), t2=(0.84, 0.97), pd=(0.95, 1.0)),
@@ -54,7 +55,7 @@ LIKE = {
     "blood products": Like("wm", t1=(0.5, 0.9), t2=(0.35, 0.8), pd=(1.0, 1.1)),
     "plaque": Like("lesion"),
 }
-Sequence_ = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Sequence = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ def draw_protocol(rng: np.random.Generator) -> dict[str, Shown]:
     t1_ce, t2_ce = mr_signal.enhance(t1, t2, gd, r1=rng.uniform(3.0, 5.0), r2=rng.uniform(4.0, 6.0))
     before = _t1_weighted(rng)
     after = before if rng.random() < 0.6 else _t1_weighted(rng)
-    heavy = {"tr": rng.uniform(3500, 6500), "te": rng.uniform(80, 115)}
-    dark = {"tr": rng.uniform(7000, 10000), "te": rng.uniform(85, 140)}
-    dark["ti"] = mr_signal.nulling_time(float(t1[FLUIDS[1]]), dark["tr"]) * rng.uniform(0.95, 1.02)
+    heavy = {"tr": rng.uniform(2200, 6500), "te": rng.uniform(78, 112)}
+    dark = {"tr": rng.uniform(5500, 10000), "te": rng.uniform(85, 140)}
+    dark["ti"] = mr_signal.nulling_time(float(t1[FLUIDS[1]]), dark["tr"]) * rng.uniform(0.92, 1.04)
     shown = {
         "t1": _shown(before, pd, t1, t2),
         "t1ce": _shown(after, pd, t1_ce, t2_ce),
@@ -113,55 +114,76 @@ def _tissues(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarr
 _BASES = mr_signal.TISSUES
 
 
-def _t1_weighted(rng: np.random.Generator) -> Sequence_:
+def _t1_weighted(rng: np.random.Generator) -> Sequence:
     """MPRAGE, spin echo, a 3D turbo spin echo (as SPACE) or an inversion-prepared spin echo (T1 FLAIR)."""
     kind = rng.choice(["mprage", "spin echo", "turbo", "prepared"], p=[0.5, 0.25, 0.17, 0.08])
     if kind == "mprage":
-        times = {"tr": rng.uniform(1700, 2400), "ti": rng.uniform(850, 1050), "flip": rng.uniform(7, 11)}
-        return lambda pd, t1, t2: mr_signal.mprage(pd, t1, **times)
+        tr, ti, flip = rng.uniform(1700, 2400), rng.uniform(850, 1050), rng.uniform(7, 11)
+        return lambda pd, t1, t2: mr_signal.mprage(pd, t1, tr=tr, ti=ti, flip=flip)
     if kind == "prepared":
         times = {"tr": rng.uniform(1900, 2400), "te": rng.uniform(8, 20)}
         times["ti"] = rng.uniform(0.36, 0.42) * times["tr"] + 60
         return lambda pd, t1, t2: mr_signal.inversion_recovery(pd, t1, t2, **times)
-    tr, te = ((400, 650), (8, 15)) if kind == "spin echo" else ((500, 750), (11, 25))
-    times = {"tr": rng.uniform(*tr), "te": rng.uniform(*te)}
-    return lambda pd, t1, t2: mr_signal.spin_echo(pd, t1, t2, **times)
+    turbo = kind == "turbo"
+    tr, te = rng.uniform(*((500, 750) if turbo else (400, 650))), rng.uniform(*((11, 25) if turbo else (8, 15)))
+    return lambda pd, t1, t2: mr_signal.spin_echo(pd, t1, t2, tr=tr, te=te)
 
 
-def _shown(sequence: Sequence_, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray) -> Shown:
+def _shown(sequence: Sequence, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray) -> Shown:
     signal = sequence(pd, t1, t2)
     return Shown(signal, (sequence(pd, t1 * 1.01, t2) - signal) / 0.01, (sequence(pd, t1, t2 * 1.01) - signal) / 0.01)
 
 
-def acquire(image: Tensor, reference: float, rng: np.random.Generator, generator: Generator) -> Tensor:
-    """What a scanner makes of an image of signals (X, Y, Z): uneven coil, thick slices, Rician noise, a slight blur.
+@dataclass(frozen=True)
+class Grid:
+    """How a contrast is scanned: in slices of a thickness (mm) across an axis, or as a whole (no thickness)."""
+
+    axis: int
+    thickness: float = 0.0
+
+
+def draw_grids(rng: np.random.Generator) -> dict[str, Grid]:
+    """T2 and FLAIR are often scanned in thick slices, T1 and T1CE seldom; mostly all in the same direction."""
+    usual = int(rng.choice(3, p=[0.12, 0.18, 0.7]))
+    grids = {}
+    for name in CONTRASTS:
+        axis = usual if rng.random() < 0.8 else int(rng.choice(3))
+        thick = rng.random() < (0.5 if name in ("t2", "flair") else 0.25)
+        grids[name] = Grid(axis, float(rng.uniform(2, 6)) if thick else 0.0)
+    return grids
+
+
+def acquire(image: Tensor, reference: float, grid: Grid, rng: np.random.Generator, generator: Generator) -> Tensor:
+    """What a scanner makes of an image of signals (X, Y, Z): uneven coil, slices, Rician noise, a slight blur.
 
     Args:
         image: signals, at least 0.
         reference: signal of white matter, by which noise and units are scaled.
+        grid: the slices.
         rng, generator: what is drawn.
 
     Returns:
         (X, Y, Z), above 0, in arbitrary units.
     """
     image = blur(image[None], float(rng.uniform(0.35, 0.6)))
-    image *= torch.exp(float(rng.uniform(0.02, 0.14)) * smooth_noise(image.shape[1:], 45, generator))
-    thick = float(rng.uniform(2, 5)) if rng.random() < 0.3 else float(rng.uniform(0.8, 1.5))
-    axis = int(rng.choice(3, p=[0.15, 0.2, 0.65]))
-    image = slices(image, axis, thick)
+    image *= torch.exp(float(0.02 + 0.14 * rng.random() ** 1.5) * smooth_noise(image.shape[1:], 40, generator))
+    image *= 1 + float(rng.uniform(0.005, 0.04)) * smooth_noise(image.shape[1:], 2, generator)
+    shape = image.shape[1:]
+    if grid.thickness:
+        image = in_slices(image, grid, float(rng.uniform(0, 0.05)), generator)
     noise = torch.randn((2, *image.shape[1:]), generator=generator, device=image.device)
     noise *= reference / float(rng.uniform(15, 60))
     image = torch.hypot(image + noise[:1], noise[1:])
+    if grid.thickness:
+        image = functional.interpolate(image[None], shape, mode="trilinear", align_corners=False)[0]
     widths = rng.uniform(0.25, 0.6, 3) if rng.random() < 0.85 else rng.uniform(0.6, 1.0, 3)
     return blur(image, widths.tolist())[0] * float(rng.uniform(200, 1500) / reference) + 1e-3
 
 
-def slices(image: Tensor, axis: int, thickness: float) -> Tensor:
-    """(1, X, Y, Z) as seen in slices of `thickness` voxels across an axis, brought back to its grid."""
-    if thickness <= 1:
-        return image
-    shape = list(image.shape[1:])
-    fewer = list(shape)
-    fewer[axis] = max(2, round(shape[axis] / thickness))
-    averaged = torch.nn.functional.interpolate(image[None], tuple(fewer), mode="area")[0]
-    return torch.nn.functional.interpolate(averaged[None], tuple(shape), mode="trilinear", align_corners=False)[0]
+def in_slices(image: Tensor, grid: Grid, uneven: float, generator: Generator) -> Tensor:
+    """The slices of (1, X, Y, Z), each averaged over its thickness and brighter or darker by a factor of its own."""
+    fewer = list(image.shape[1:])
+    fewer[grid.axis] = max(2, round(fewer[grid.axis] / grid.thickness))
+    slices = functional.interpolate(image[None], tuple(fewer), mode="area")[0]
+    gains = torch.randn(fewer[grid.axis], generator=generator, device=image.device)
+    return slices * (1 + uneven * gains).view([-1 if axis == grid.axis else 1 for axis in range(3)])

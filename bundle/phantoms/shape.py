@@ -54,7 +54,7 @@ class Shape:
 
     def coarse(self, numbers: Sequence[int]) -> Tensor:
         """Share of some tissues around each node, (1, x, y, z)."""
-        share = sum((self.tissues == number for number in numbers), torch.zeros_like(self.tissues, dtype=torch.bool))
+        share = torch.isin(self.tissues, torch.tensor(numbers, dtype=torch.uint8, device=self.tissues.device))
         return functional.avg_pool3d(share[None].float(), NODES + 1, NODES, NODES // 2, count_include_pad=False)
 
     def draw_place(self, likely: Tensor, generator: Generator) -> Tensor:
@@ -83,12 +83,12 @@ class Shape:
                 continue
             at = torch.nonzero(near)
             lower, upper = (NODES * (at.amin(0) - 1)).clamp(min=0).tolist(), (NODES * (at.amax(0) + 1) + 1).tolist()
-            box = tuple(slice(a, b) for a, b in zip(lower, upper))
-            here = places[(slice(None), *box)]
+            x, y, z = (slice(a, b) for a, b in zip(lower, upper))
+            here = places[:, x, y, z]
             first = (here.amin((1, 2, 3)).floor().long() - 1).clamp(min=0)
             last = here.amax((1, 2, 3)).ceil().long() + 2
             part = self.tissues[tuple(slice(a, b) for a, b in zip(first.tolist(), last.tolist()))] == number
-            filled[(number, *box)] = sample(part[None].float(), here - first.view(3, 1, 1, 1))[0]
+            filled[number, x, y, z] = sample(part[None].float(), here - first.view(3, 1, 1, 1))[0]
         filled[0] = 1 - filled[1:count].sum(0)
         return filled
 
