@@ -10,14 +10,14 @@ import torch
 from torch import Generator, Tensor
 
 from bundle.phantoms.fields import blur, resize, smooth_noise, soft_step
-from bundle.phantoms.label_maps import TISSUES
+from bundle.phantoms.label_maps import SURROUND, TISSUES
 from bundle.phantoms.lesions import CORE, Parts, Tumour, draw_plaques, draw_tumour, grow, place_mask
 from bundle.phantoms.scanner import CONTRASTS, NAMES, acquire, draw_grids, draw_protocol
-from bundle.phantoms.shape import NODES, Push, Shape
+from bundle.phantoms.shape import Push, Shape
 
 KINDS = ("tumour", "plaques", "none")
 MIX = (0.4, 0.4, 0.2)  # how often each of them
-AROUND = [TISSUES.index(name) for name in ("outside", "csf", "vessel")]
+AROUND = [TISSUES.index(name) for name in SURROUND]
 WHITE = [TISSUES.index(name) for name in ("white matter", "lesion")]
 
 # where tumours grow: mostly in the white matter of the hemispheres
@@ -60,9 +60,7 @@ def draw_subject(
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)))
     kind = str(rng.choice(KINDS, p=np.array(mix) / sum(mix)))
-    size = tissues.shape
-    padding = [pad for n in reversed(size) for pad in (0, -(n - 1) % NODES)]
-    fractions, tumour, centre = _anatomy(torch.nn.functional.pad(tissues, padding), kind, rng, generator)
+    fractions, tumour, centre = _anatomy(tissues, kind, rng, generator)
     inside = 1 - fractions[AROUND].sum(0, keepdim=True)
     parts: Parts = {}
     if tumour is not None and centre is not None:
@@ -79,8 +77,7 @@ def draw_subject(
         fractions[NAMES.index(name)] = part[0]
     images = _scan(fractions, rng, generator) * brain
     regions, valid = _regions(parts, ill, kind, brain)
-    cut = (slice(None), *(slice(n) for n in size))
-    return Drawn(images[cut], brain[cut][0], regions[cut], valid, kind)
+    return Drawn(images, brain[0], regions, valid, kind)
 
 
 def _anatomy(
@@ -94,8 +91,7 @@ def _anatomy(
         tissues = tissues.flip(0)
     if kind == "none" or rng.random() < 0.5:  # without the lesions that the map has
         tissues = torch.where(tissues == TISSUES.index("lesion"), TISSUES.index("white matter"), tissues)
-    inside = [number for number in range(len(TISSUES)) if number not in AROUND]
-    shape = Shape(tissues, inside, TISSUES.index("ventricle"), rng, generator)
+    shape = Shape(tissues, rng, generator)
     if kind != "tumour":
         return shape.fractions(len(TISSUES), len(NAMES)), None, None
     tumour = draw_tumour(rng)
