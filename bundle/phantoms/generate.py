@@ -75,7 +75,7 @@ def draw_subject(
     fractions[: len(TISSUES)] *= (1 - ill).clamp(0, 1)
     for name, part in parts.items():
         fractions[NAMES.index(name)] = part[0]
-    images = _scan(fractions, rng, generator) * brain
+    images = scan(fractions, rng, generator) * brain
     regions, valid = _regions(parts, ill, kind, brain)
     return Drawn(images, brain[0], regions, valid, kind)
 
@@ -135,8 +135,13 @@ def _strip(inside: Tensor, rng: np.random.Generator, generator: Generator) -> tu
     return mask, (skull * (1 - inside))[0]
 
 
-def _scan(fractions: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
-    """Images (4, X, Y, Z) of tissue fractions (K, X, Y, Z)."""
+def scan(fractions: Tensor, rng: np.random.Generator, generator: Generator) -> Tensor:
+    """Images (4, X, Y, Z) of the `CONTRASTS` by a drawn protocol, in arbitrary units.
+
+    Args:
+        fractions: (K, X, Y, Z) of the `NAMES` of tissues and parts of lesions, which sum to 1; they are changed.
+        rng, generator: what is drawn.
+    """
     shape = fractions.shape[1:]
     shown = draw_protocol(rng)
     fractions = _clothe(fractions, rng, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -127,34 +128,43 @@ def _completed(tissues: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """The tissues with sinuses and choroid plexus, and without the vessels far from the brain."""
     tissues = tissues.copy()
     vessel, plexus = TISSUES.index("vessel"), TISSUES.index("choroid plexus")
-    distance = ndimage.distance_transform_edt(~inside)
+    distance = _distance(inside, tissues.shape)
     tissues[(tissues == vessel) & (distance > FAR)] = 0
-    tissues[_sinuses(tissues, inside, distance)] = vessel
+    tissues[_sinuses(tissues, inside) & ~inside] = vessel
     if not (tissues == plexus).any():
         tissues[_plexus(tissues == TISSUES.index("ventricle"))] = plexus
     return tissues
 
 
-def _sinuses(tissues: np.ndarray, inside: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Superior sagittal and transverse sinuses: what lies just outside the brain in the midline and on the tentorium.
+def _distance(part: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Distance in mm to a part of the map, told from every second voxel: (X, Y, Z)."""
+    coarse = ndimage.distance_transform_edt(~part[::2, ::2, ::2], sampling=2).astype(np.float32)
+    for axis in range(3):
+        coarse = coarse.repeat(2, axis)
+    return coarse[: shape[0], : shape[1], : shape[2]]
 
-    The midline is a plane through third and fourth ventricle and brain stem; the tentorium runs between cerebellum and
-    cortex.
+
+def _sinuses(tissues: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Superior sagittal and transverse sinuses: on top of the brain in the midline, and where cerebellum meets cortex.
+
+    The midline is a plane through thalami and brain stem.
     """
-    x, y, z = np.meshgrid(*[np.arange(n) for n in tissues.shape], indexing="ij", sparse=True)
-    middle = np.median(np.argwhere(tissues == TISSUES.index("brain stem")), axis=0)
     stem = np.argwhere(np.isin(tissues, [TISSUES.index("brain stem"), TISSUES.index("thalamus")]))
+    if not len(stem):
+        return np.zeros_like(inside)
+    x, y, z = np.meshgrid(*[np.arange(n) for n in tissues.shape], indexing="ij", sparse=True)
+    middle = np.median(stem, axis=0)
     terms = np.column_stack([np.ones(len(stem)), stem[:, 1:] - middle[1:]])
     at, along_y, along_z = np.linalg.lstsq(terms, stem[:, 0], rcond=None)[0]
     plane = at + along_y * (y - middle[1]) + along_z * (z - middle[2])
-    outer = (distance > 0) & ndimage.binary_closing(inside, iterations=6)
-    depth = ndimage.distance_transform_edt(
-        ndimage.binary_dilation(ndimage.binary_closing(inside, iterations=6), iterations=2)
+    around = _distance(inside, tissues.shape) < 9
+    hull = _distance(~around, tissues.shape) > 8  # clefts are filled
+    depth = _distance(~hull, tissues.shape)
+    sagittal = hull & (np.abs(x - plane) < 3) & (depth < 5) & (z > middle[2] + 25)
+    cerebellum, cortex = (
+        _distance(tissues == TISSUES.index(n), tissues.shape) for n in ("cerebellar cortex", "cortex")
     )
-    sagittal = outer & (np.abs(x - plane) < 3) & (depth < 5) & (z > middle[2] + 15)
-    near = ndimage.distance_transform_edt(~np.isin(tissues, [TISSUES.index("cerebellar cortex")]))
-    cortex = ndimage.distance_transform_edt(tissues != TISSUES.index("cortex"))
-    transverse = (distance > 0) & (near < 4) & (cortex < 4) & (depth < 7) & (y < middle[1])
+    transverse = (cerebellum < 4) & (cortex < 4) & (depth < 7) & (y < middle[1])
     return sagittal | transverse
 
 

@@ -55,9 +55,9 @@ def grow(
     surface = distance + 0.2 * radius * lobes + min(1.4, 0.15 * radius) * ripples
     ragged = 2.0 if tumour.kind == "diffuse" else float(rng.uniform(0.4, 0.9))
     core = soft_step(radius - surface, ragged) * solid
-    tracts = (1.15 * blur(white, 0.6) - 0.1).clamp(0, 1) + 0.15 * solid
+    tracts = ((1.15 * blur(white, 0.6) - 0.1).clamp(0, 1) + 0.15).clamp(max=1) * solid
     reach = radius + tumour.oedema * (1 + 0.35 * spread)
-    oedema = soft_step(reach - distance - 3.5 * lobes - 2 * ripples, 1.6) * tracts.clamp(max=1) * (1 - core)
+    oedema = soft_step(reach - distance - 3.5 * lobes - 2 * ripples, 1.6) * tracts * (1 - core)
     oedema = oedema * min(1.0, tumour.oedema / 3) * float(rng.uniform(0.7, 1))
     parts = {"oedema": oedema, **_core(tumour, core, radius - surface, spread, ripples, rng)}
     if tumour.kind != "cystic" and rng.random() < 0.15:
@@ -119,7 +119,7 @@ def place_mask(
     _, turn, shift = max(found, key=lambda one: one[0])
     wobble = resize(2.4 * smooth_noise([n // 2 + 1 for n in shape], 3, generator, 3), shape)
     offset = positions(shape, device) + wobble - (middle + shift).view(3, 1, 1, 1)
-    return sample(soft, torch.tensordot(turn, offset, dims=1) + heart)
+    return sample(soft, torch.tensordot(turn, offset, dims=1) + heart).clamp(max=1)
 
 
 def draw_plaques(

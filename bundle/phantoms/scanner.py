@@ -75,7 +75,7 @@ def draw_protocol(rng: np.random.Generator) -> dict[str, Shown]:
     after = before if rng.random() < 0.6 else _t1_weighted(rng)
     heavy = {"tr": rng.uniform(2200, 6500), "te": rng.uniform(78, 112)}
     dark = {"tr": rng.uniform(5500, 10000), "te": rng.uniform(85, 140)}
-    dark["ti"] = mr_signal.nulling_time(float(t1[FLUIDS[1]]), dark["tr"]) * rng.uniform(0.92, 1.04)
+    dark["ti"] = mr_signal.nulling_time(float(t1[FLUIDS[1]]), dark["tr"]) * rng.uniform(0.94, 1.03)
     shown = {
         "t1": _shown(before, pd, t1, t2),
         "t1ce": _shown(after, pd, t1_ce, t2_ce),
