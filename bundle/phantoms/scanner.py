@@ -46,14 +46,14 @@ LIKE = {
     "ventricle": Like("csf"),
     "choroid plexus": Like("gm", t1=(1.1, 1.5), t2=(1.2, 2.5), pd=(1.0, 1.1), gd=(0.3, 1.2)),
     "vessel": Like("blood"),
-    "lesion": Like("lesion", t1=(0.85, 1.0), t2=(0.85, 1.0)),
+    "lesion": Like("lesion", t1=(0.95, 1.05), t2=(0.95, 1.2), pd=(0.95, 1.0)),
     "oedema": Like("oedema"),
     "enhancing": Like("enhancing"),
     "necrosis": Like("necrosis"),
     "diffuse": Like("oedema", t1=(1.0, 1.35), t2=(1.0, 1.6)),
     "fluid": Like("necrosis", t1=(1.2, 1.6), t2=(1.8, 4.0), pd=(1.0, 1.05)),
     "blood products": Like("wm", t1=(0.5, 0.9), t2=(0.35, 0.8), pd=(1.0, 1.1)),
-    "plaque": Like("lesion"),
+    "plaque": Like("lesion", t1=(1.0, 1.15), t2=(1.1, 1.4), pd=(0.95, 1.0)),
 }
 Sequence = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -74,7 +74,7 @@ def draw_protocol(rng: np.random.Generator) -> dict[str, Shown]:
     before = _t1_weighted(rng)
     after = before if rng.random() < 0.6 else _t1_weighted(rng)
     heavy = {"tr": rng.uniform(2200, 6500), "te": rng.uniform(78, 112)}
-    dark = {"tr": rng.uniform(5500, 10000), "te": rng.uniform(85, 140)}
+    dark = {"tr": rng.uniform(6200, 10000), "te": rng.uniform(85, 140)}
     dark["ti"] = mr_signal.nulling_time(float(t1[FLUIDS[1]]), dark["tr"]) * rng.uniform(0.94, 1.03)
     shown = {
         "t1": _shown(before, pd, t1, t2),
@@ -125,7 +125,7 @@ def _t1_weighted(rng: np.random.Generator) -> Sequence:
         times["ti"] = rng.uniform(0.36, 0.42) * times["tr"] + 60
         return lambda pd, t1, t2: mr_signal.inversion_recovery(pd, t1, t2, **times)
     turbo = kind == "turbo"
-    tr, te = rng.uniform(*((500, 750) if turbo else (400, 650))), rng.uniform(*((11, 25) if turbo else (8, 15)))
+    tr, te = rng.uniform(*((450, 680) if turbo else (400, 650))), rng.uniform(*((11, 25) if turbo else (8, 15)))
     return lambda pd, t1, t2: mr_signal.spin_echo(pd, t1, t2, tr=tr, te=te)
 
 

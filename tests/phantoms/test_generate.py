@@ -36,7 +36,7 @@ def scans_of(parts: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         fractions[:, part] = 0
         fractions[NAMES.index(name), part] = 1
     images = scan(fractions, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
-    return scaled(images, small.numpy() > 0)
+    return scaled(images, ellipsoid(small.shape, [31.5] * 3, 64 * np.array([0.38, 0.42, 0.36])))
 
 
 @pytest.mark.parametrize("kind", KINDS)
