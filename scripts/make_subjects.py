@@ -133,7 +133,7 @@ def _write_drawn(drawn: Drawn, output_dir: Path, name: str, lacking: np.random.G
     """Four contrasts and the labels of BraTS 2023, cut to the brain and a margin of 4 mm."""
     brain = drawn.brain.numpy()
     box = tuple(slice(max(0, where.min() - 4), where.max() + 5) for where in np.nonzero(brain))
-    whole, core, uptake = drawn.regions.numpy()[(slice(None), *box)]
+    whole, core, uptake = (region[box] for region in drawn.regions.numpy())
     label = np.select([uptake, core, whole], [3, 1, 2], 0).astype(np.uint8)
     affine = np.eye(4)
     affine[:3, 3] = -(np.array(label.shape) - 1) / 2

@@ -53,7 +53,7 @@ LIKE = {
     "diffuse": Like("oedema", t1=(1.0, 1.35), t2=(1.0, 1.6)),
     "fluid": Like("necrosis", t1=(1.2, 1.6), t2=(1.8, 4.0), pd=(1.0, 1.05)),
     "blood products": Like("wm", t1=(0.5, 0.9), t2=(0.35, 0.8), pd=(1.0, 1.1)),
-    "plaque": Like("lesion", t1=(1.0, 1.15), t2=(1.1, 1.4), pd=(0.95, 1.0)),
+    "plaque": Like("lesion", t1=(1.0, 1.12), t2=(1.2, 1.5), pd=(0.97, 1.0)),
 }
 Sequence = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
