@@ -53,7 +53,7 @@ LIKE = {
     "diffuse": Like("oedema", t1=(1.0, 1.35), t2=(1.0, 1.6)),
     "fluid": Like("necrosis", t1=(1.2, 1.6), t2=(1.8, 4.0), pd=(1.0, 1.05)),
     "blood products": Like("wm", t1=(0.5, 0.9), t2=(0.35, 0.8), pd=(1.0, 1.1)),
-    "plaque": Like("lesion", t1=(1.0, 1.12), t2=(1.2, 1.5), pd=(0.97, 1.0)),
+    "plaque": Like("lesion", t1=(0.98, 1.1), t2=(1.02, 1.25), pd=(0.92, 0.98)),
 }
 Sequence = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -74,7 +74,7 @@ def draw_protocol(rng: np.random.Generator) -> dict[str, Shown]:
     before = _t1_weighted(rng)
     after = before if rng.random() < 0.6 else _t1_weighted(rng)
     heavy = {"tr": rng.uniform(2200, 6500), "te": rng.uniform(78, 112)}
-    dark = {"tr": rng.uniform(6200, 10000), "te": rng.uniform(85, 140)}
+    dark = {"tr": rng.uniform(7000, 10000), "te": rng.uniform(85, 140)}
     dark["ti"] = mr_signal.nulling_time(float(t1[FLUIDS[1]]), dark["tr"]) * rng.uniform(0.94, 1.03)
     shown = {
         "t1": _shown(before, pd, t1, t2),
