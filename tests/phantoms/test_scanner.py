@@ -16,21 +16,31 @@ def test_every_tissue_has_relaxation_times():
     assert set(LIKE) == set(NAMES) and len(NAMES) == len(set(NAMES))
 
 
+def ratios(protocols, contrast, tissue, other):
+    """How bright a tissue is by another one: 3rd percentile, median and 97th percentile of the protocols."""
+    signals = [shown[contrast].signal for shown in protocols]
+    return np.percentile([signal[AT[tissue]] / signal[AT[other]] for signal in signals], (3, 50, 97))
+
+
 def test_contrasts_order_the_tissues_as_scanners_do(protocols):
-    for shown in protocols:
-        t1, t1ce, t2, flair = (shown[name].signal for name in CONTRASTS)
-        assert t1[AT["white matter"]] > 0.95 * t1[AT["deep grey"]] and t1[AT["white matter"]] > 0.98 * t1[AT["cortex"]]
-        assert t1[AT["cortex"]] > t1[AT["ventricle"]]
-        assert t2[AT["ventricle"]] > 1.3 * t2[AT["cortex"]] > 1.3 * t2[AT["pallidum"]]
-        assert flair[AT["ventricle"]] < 0.35 * flair[AT["white matter"]]
-        assert flair[AT["plaque"]] > 0.85 * flair[AT["white matter"]]  # a few with a very long T1 are pale
-        assert t2[AT["plaque"]] > 1.15 * t2[AT["white matter"]]
-        assert t1[AT["plaque"]] < 1.06 * t1[AT["white matter"]]  # spin echo shows some as bright as white matter
-        assert t1ce[AT["vessel"]] > t1ce[AT["cortex"]]
-    bright = [p["flair"].signal[AT["plaque"]] / p["flair"].signal[AT["white matter"]] for p in protocols]
-    assert np.percentile(bright, 5) > 1.05 and 1.35 < np.median(bright) < 1.75
-    dark = [p["t1"].signal[AT["plaque"]] / p["t1"].signal[AT["white matter"]] for p in protocols]
-    assert np.median(dark) < 0.8 and np.percentile(dark, 90) < 0.96
+    def below(contrast, tissue, other, limit):
+        assert ratios(protocols, contrast, tissue, other)[2] < limit, (contrast, tissue, other)
+
+    below("t1", "cortex", "white matter", 0.97)
+    below("t1", "deep grey", "white matter", 1)
+    below("t1", "ventricle", "cortex", 0.8)
+    below("t2", "cortex", "ventricle", 0.7)
+    below("t2", "pallidum", "cortex", 0.9)
+    below("t1ce", "cortex", "vessel", 0.7)
+    below("flair", "ventricle", "white matter", 0.3)
+
+
+def test_plaques_have_the_contrast_that_real_ones_have(protocols):
+    """Real ones, medians of two subjects: 0.77 of white matter in T1, 1.8 in T2 and 1.4 in FLAIR."""
+    for contrast, low, middle, high in (("t1", 0.4, 0.72, 1.05), ("t2", 1.3, 1.85, 2.6), ("flair", 1, 1.55, 2.6)):
+        found = ratios(protocols, contrast, "plaque", "white matter")
+        assert found[0] > low and found[2] < high, contrast
+        assert found[1] == pytest.approx(middle, rel=0.1), contrast
 
 
 def test_only_what_takes_up_contrast_agent_is_brighter_after_it(protocols):
