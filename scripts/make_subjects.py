@@ -3,6 +3,7 @@
     python -m scripts.make_subjects --output_dir OUT --subjects 20
     python -m scripts.make_subjects --output_dir OUT --subjects 20 --like SUBJECTS --split_file SPLIT
     python -m scripts.make_subjects --output_dir OUT --subjects 20 --intensities_of SUBJECTS --split_file SPLIT
+    python -m scripts.make_subjects --output_dir OUT --subjects 20 --label_maps MAPS --lesion_masks MASKS
 
 With --like they have the anatomy and the lesions of real exams, those of the split's training part, in another shape
 and imaged by another scanner. With --intensities_of those tissues that real exams show are as bright as there, not
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
+import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from tqdm import tqdm
 
@@ -31,9 +33,11 @@ from bundle.data.checks import check_subjects
 from bundle.data.discovery import find_subjects
 from bundle.data.real_anatomy import read_anatomy
 from bundle.data.real_signal import Signals, draw_signals, read_signals
-from bundle.data.simulate import CONTRASTS, Lesion, simulate
+from bundle.data.simulate import CONTRASTS, Lesion, lost_slices, simulate
 from bundle.data.splits import apply_split, load_split
 from bundle.errors import InputError, input_error_in, report_plainly
+from bundle.phantoms.generate import Drawn, draw_subject
+from bundle.phantoms.label_maps import read_label_map, read_lesion_mask
 
 BRATS_2023 = {"t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "flair": "-t2f"}
 CANVAS = (240, 240, 155)  # the grid of BraTS
@@ -107,6 +111,47 @@ def write_subjects(
                 _on_canvas(subject.images[contrast], subject.affine), folder / f"{name}{BRATS_2023[contrast]}.nii.gz"
             )
         nib.save(_on_canvas(subject.label, subject.affine), folder / f"{name}-seg.nii.gz")
+
+
+def write_drawn(
+    output_dir: Path, count: int, seed: int, label_maps: Path, lesion_masks: Path | None, missing_slices: float
+) -> None:
+    """Write `count` subjects drawn from the label maps of a folder, in turn, each on a grid of its own.
+
+    Raises:
+        InputError: a folder holds no NIfTI file, or a map or a mask cannot be used.
+    """
+    maps = _nifti_in(label_maps)
+    masks = [torch.from_numpy(read_lesion_mask(path)) for path in _nifti_in(lesion_masks)] if lesion_masks else []
+    for number in tqdm(range(1, count + 1), desc="subjects", unit="subject"):
+        tissues = torch.from_numpy(read_label_map(maps[(number - 1) % len(maps)]))
+        drawn = draw_subject(tissues, torch.Generator().manual_seed(seed + number), masks)
+        _write_drawn(drawn, output_dir, f"GEN-{number:04d}", np.random.default_rng([seed, number]), missing_slices)
+
+
+def _write_drawn(drawn: Drawn, output_dir: Path, name: str, lacking: np.random.Generator, missing: float) -> None:
+    """Four contrasts and the labels of BraTS 2023, cut to the brain and a margin of 4 mm."""
+    brain = drawn.brain.numpy()
+    box = tuple(slice(max(0, where.min() - 4), where.max() + 5) for where in np.nonzero(brain))
+    whole, core, uptake = (region[box] for region in drawn.regions.numpy())
+    label = np.select([uptake, core, whole], [3, 1, 2], 0).astype(np.uint8)
+    affine = np.eye(4)
+    affine[:3, 3] = -(np.array(label.shape) - 1) / 2
+    folder = output_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for contrast, image in zip(CONTRASTS, drawn.images.numpy()):
+        values = image[box].copy()
+        if lacking.random() < missing:
+            values[..., lost_slices(lacking, brain[box])] = 0
+        nib.save(_image(values, affine), folder / f"{name}{BRATS_2023[contrast]}.nii.gz")
+    nib.save(_image(label, affine), folder / f"{name}-seg.nii.gz")
+
+
+def _nifti_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.glob("*") if path.name.endswith((".nii", ".nii.gz")))
+    if not found:
+        raise InputError("holds no NIfTI file", "Name the folder of the .nii.gz files", folder)
+    return found
 
 
 def real_brains(dataset_dir: Path, split_file: Path | None) -> Iterator[Template]:
@@ -218,6 +263,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--like", type=Path, help="folder of real exams, skull-stripped, whose anatomy is used")
     parser.add_argument("--intensities_of", type=Path, help="folder of real exams whose tissues say how bright each is")
+    parser.add_argument(
+        "--label_maps", type=Path, help="folder of label maps in FreeSurfer's numbers, whose heads are used"
+    )
+    parser.add_argument("--lesion_masks", type=Path, help="folder of masks of plaques (with --label_maps)")
     parser.add_argument("--split_file", type=Path, help="use the training subjects of these folders alone")
     parser.add_argument(
         "--missing_slices",
@@ -229,7 +278,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not 0 <= options.missing_slices <= 1:
         raise InputError(f"--missing_slices {options.missing_slices:g} is no probability", "Use a number from 0 to 1")
-    if options.demo:
+    if options.label_maps and (options.demo or options.like or options.intensities_of):
+        remedy = "Leave --demo, --like and --intensities_of out, or --label_maps"
+        raise InputError("--label_maps makes subjects of another kind", remedy)
+    if options.lesion_masks and not options.label_maps:
+        raise InputError("--lesion_masks needs heads to place them in", "Add --label_maps")
+    if options.label_maps:
+        write_drawn(
+            options.output_dir,
+            options.subjects,
+            options.seed,
+            options.label_maps,
+            options.lesion_masks,
+            options.missing_slices,
+        )
+    elif options.demo:
         write_demo(options.output_dir, options.seed)
     else:
         brains = real_brains(options.like, options.split_file) if options.like else repeat(None)

@@ -20,6 +20,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def label_maps(shared_data: Path) -> Path:
+    """Folder of the published label maps and lesion masks, beside the real scans; skips where it is absent."""
+    folder = shared_data.parent / "label_maps"
+    if not folder.is_dir():
+        pytest.skip(f"no label maps: {folder} does not exist")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same numbers in every run, in whatever order the tests come."""

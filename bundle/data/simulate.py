@@ -68,11 +68,11 @@ def simulate(
     lacking = np.random.default_rng([*stream, 1])
     for image in images.values():
         if lacking.random() < missing_slices:
-            image[..., _lost(lacking, anatomy.brain)] = 0
+            image[..., lost_slices(lacking, anatomy.brain)] = 0
     return Subject(images=images, label=label_of(parts) * anatomy.brain, affine=template.affine)
 
 
-def _lost(rng: np.random.Generator, brain: np.ndarray) -> np.ndarray:
+def lost_slices(rng: np.random.Generator, brain: np.ndarray) -> np.ndarray:
     """Which axial slices a scan lacks: a tenth to a third of the brain at its top or bottom, or up to four within."""
     filled = np.flatnonzero(brain.any((0, 1)))
     if rng.random() < 0.5:

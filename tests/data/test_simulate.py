@@ -70,7 +70,7 @@ def test_missing_slices(tumour):
 def test_slices_are_lost_at_an_end_or_within():
     brain = np.zeros((2, 2, 155), bool)
     brain[..., 20:140] = True
-    draws = [simulate._lost(np.random.default_rng(seed), brain) for seed in range(200)]
+    draws = [simulate.lost_slices(np.random.default_rng(seed), brain) for seed in range(200)]
     assert all(np.array_equal(lost, np.arange(lost[0], lost[-1] + 1)) for lost in draws)
     assert min(lost[0] for lost in draws) == 20 and max(lost[-1] for lost in draws) == 139
     ends = [lost for lost in draws if len(lost) > 4]

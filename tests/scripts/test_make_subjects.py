@@ -12,6 +12,7 @@ from bundle.data.discovery import find_subjects
 from bundle.data.simulate import CONTRASTS, Subject
 from bundle.errors import InputError
 from scripts import make_subjects
+from tests.phantoms.test_label_maps import head, save
 
 
 @pytest.fixture
@@ -205,3 +206,51 @@ def test_reorienting_and_thick_slices_leave_the_brain_in_its_place(tmp_path, see
     label = nib.load(tmp_path / "truth" / "sub-003" / "sub-003_label.nii.gz")
     assert set(np.unique(label.dataobj)) == {0, 2}
     assert (np.asarray(label.dataobj) > 0).sum() * 3 == pytest.approx((block.label > 0).sum(), rel=0.2)
+
+
+@pytest.fixture
+def heads(tmp_path):
+    """A folder with the label map of a made-up head."""
+    (tmp_path / "maps").mkdir()
+    save(tmp_path / "maps" / "one.nii.gz", head(), "LIA")
+    return tmp_path / "maps"
+
+
+def test_subjects_of_label_maps(tmp_path, heads):
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((40, 40, 20), np.uint8)
+    mask[5:12, 10:30, 5:15] = mask[28:35, 10:30, 5:15] = 1
+    save(tmp_path / "masks" / "one.nii", mask)
+    arguments = ["--subjects", "2", "--seed", "3", "--label_maps", str(heads)]
+    for name in ("a", "b"):
+        masks = ["--lesion_masks", str(tmp_path / "masks")]
+        make_subjects.main(["--output_dir", str(tmp_path / name), *arguments, *masks])
+    items = find_subjects(tmp_path / "a", CONTRASTS)
+    assert [item["subject"] for item in items] == ["GEN-0001", "GEN-0002"]
+    for item in items:
+        images = {name: nib.load(item[name]) for name in (*CONTRASTS, "label")}
+        affine = images["t1"].affine
+        assert nib.aff2axcodes(affine) == ("R", "A", "S")
+        for name, image in images.items():
+            assert image.shape == images["t1"].shape and np.array_equal(image.affine, affine)
+            again = nib.load(item[name].replace(f"{tmp_path}/a/", f"{tmp_path}/b/"))
+            np.testing.assert_array_equal(image.get_fdata(), again.get_fdata())
+        brain = images["t1"].get_fdata() > 0
+        assert 0.4e6 < brain.sum() < 1.2e6 and not images["label"].get_fdata()[~brain].any()
+        assert set(np.unique(images["label"].get_fdata())) <= {0, 1, 2, 3}
+        assert [where.min() for where in np.nonzero(brain)] == [4, 4, 4]
+
+
+def test_label_maps_that_cannot_be_used_are_named(tmp_path, heads):
+    to = ["--output_dir", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="masks: holds no NIfTI file"):
+        (tmp_path / "masks").mkdir()
+        make_subjects.main([*to, "--label_maps", str(heads), "--lesion_masks", str(tmp_path / "masks")])
+    with pytest.raises(InputError, match="--label_maps makes subjects of another kind"):
+        make_subjects.main([*to, "--label_maps", str(heads), "--demo"])
+    with pytest.raises(InputError, match="Add --label_maps"):
+        make_subjects.main([*to, "--lesion_masks", str(heads)])
+    save(heads / "two.nii.gz", head(), spacing=2.0)
+    with pytest.raises(InputError, match="two.nii.gz: the voxels measure 2 x 2 x 2 mm"):
+        make_subjects.main([*to, "--subjects", "2", "--label_maps", str(heads)])
+    assert not list((tmp_path / "out").rglob("GEN-0002*"))
