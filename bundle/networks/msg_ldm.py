@@ -84,6 +84,11 @@ class MSGLDM(nn.Module):
         """Number of input channels: M images, M presence maps, the region mask, and M images for each neighbour."""
         return 2 * (1 + self.disentanglement.neighbours) * len(self.contrasts) + self.region_channels
 
+    @property
+    def reduction(self) -> int:
+        """By how much the autoencoder reduces the sides of an image."""
+        return 2 ** (len(self.autoencoder.encoder.channels) - 1)
+
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of single-contrast images: (B, 1, H, W) -> (B, c, H/f, W/f), standard deviation near 1.
 
