@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bundle.data.background import Background
 from bundle.data.checks import check_header, check_image, check_label, check_mask, check_subjects
 from bundle.errors import InputError
 
@@ -205,9 +206,9 @@ def test_few_nonfinite_voxels_are_repaired():
     voxels = brain()
     voxels[10, 10, 8], voxels[0, 0, 0], voxels[10, 10, 9] = np.nan, np.inf, 500
     voxels[9, 10, 8] = voxels[11, 10, 8] = voxels[10, 9, 8] = voxels[10, 11, 8] = voxels[10, 10, 7] = 500
-    (line,), overshoots = check_image([voxels], "x/T1.nii.gz")
+    (line,), background = check_image([voxels], "x/T1.nii.gz")
     assert line == "T1.nii.gz: 2 voxels were NaN or infinite, repaired from their neighbours"
-    assert (voxels[10, 10, 8], voxels[0, 0, 0]) == (500, 0) and not overshoots
+    assert (voxels[10, 10, 8], voxels[0, 0, 0]) == (500, 0) and not background.overshoots
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -229,11 +230,11 @@ def test_no_image(value, told):
 def test_overshoot_is_cut_and_z_scores_are_not():
     voxels = brain()
     voxels[2, :5, 0] = -20
-    (line,), overshoots = check_image([voxels], "T1.nii.gz")
-    assert "5 voxels were below 0" in line and "-20" in line and overshoots
+    (line,), background = check_image([voxels], "T1.nii.gz")
+    assert "5 voxels were below 0" in line and "-20" in line and background.overshoots
     scores = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     kept = scores.copy()
-    assert check_image([scores], "T1.nii.gz") == ([], False)
+    assert check_image([scores], "T1.nii.gz") == ([], Background())
     assert np.array_equal(scores, kept)
 
 
