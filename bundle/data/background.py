@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
+IN_PLANE = ndimage.generate_binary_structure(2, 1)[..., None]  # a voxel's neighbours along the first two axes
 EQUAL = 1e-5  # of the scan's range of intensities: what differs less is one constant
 NOISE = 0.05  # of that range: the noise of a background stays within it
 SHARE = 0.15  # of the volume's border; of a slab cut through the brain, the background has at least a fifth
@@ -19,7 +21,7 @@ class Background:
         value: intensity of the background in the file.
         offset: intensity in the file that is 0 in the plain form; below `value` where the brain is darker than that.
         equal: intensities that differ less from `value` are the background.
-        noise: how far the background's noise reaches above 0 in the plain form; 0 where the background is constant.
+        noise: magnitude that the background's noise reaches in the plain form; 0 where the background is constant.
         overshoots: whether what is below 0 in the plain form is a spline's overshoot, and becomes 0.
     """
 
@@ -33,6 +35,9 @@ class Background:
         """Bring voxels, float32 as in the file, to the plain form, in place."""
         if self.offset != self.value:
             outside = np.abs(voxels - np.float32(self.value)) <= self.equal
+            # single voxels of the brain may have that value, too; within planes, so that slabs are treated alike
+            core = ndimage.binary_opening(outside, IN_PLANE)
+            outside = ndimage.binary_propagation(core, IN_PLANE, mask=outside)
             voxels -= np.float32(self.offset)
             voxels[outside] = 0
         elif self.offset:
@@ -82,4 +87,4 @@ def find_background(border: np.ndarray, lowest: float, highest: float) -> tuple[
     if near.size < SHARE * border.size or value - lowest > NOISE * reach:
         return Background(), False
     start = 0.0 if abs(value) <= NOISE * reach else lowest
-    return Background(start, start, noise=float(np.percentile(near, 99)) - start), False
+    return Background(start, start, noise=max(float(np.percentile(near, 99)) - start, start - lowest)), False

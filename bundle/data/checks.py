@@ -33,6 +33,7 @@ SAME_PLACE_MM = 1.0
 MAX_NONFINITE = 0.01  # of all voxels; more is no accident
 MAX_OVERSHOOT = 0.02  # the negative intensities' sum, of the positive ones'; more is a scale with negative numbers
 MIN_BELOW = 0.2  # the same, of all that differ from the background: more is a brain on both sides of it, or below
+ROOM = 0.02  # of the range of intensities, between such a brain when it is raised and the 0 around it
 MIN_BRAIN_ML, WHOLE_HEAD_ML = 250, 1000
 
 WRITE_AGAIN = "Write it again as a 3-D NIfTI file from its source"
@@ -127,7 +128,8 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
         lines.append(f"{path.name}: {what}, as a spline overshoots (down to {found.lowest:.4g}), set to 0")
         return lines, replace(background, overshoots=True)
     if constant and found.undershoot > MIN_BELOW * (found.undershoot + found.total):
-        return lines, replace(background, offset=background.value + found.lowest)
+        room = ROOM * (found.highest - found.lowest)
+        return lines, replace(background, offset=background.value + found.lowest - room)
     return lines, background
 
 
@@ -243,7 +245,7 @@ def _checked(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_nifti(path: str | Path, keep_file_open: bool | None = None) -> Nifti1Image:
     """The image of a file that `check_header` lets pass; what nibabel repairs in its header is told there, not here."""
-    imageglobals.logger.addFilter(_nothing)  # nibabel's own suppressor leaves the logger to Python's last resort, stderr
+    imageglobals.logger.addFilter(_nothing)  # its own suppressor leaves Python's last resort, stderr
     try:
         return cast(Nifti1Image, nibabel.load(path, keep_file_open=keep_file_open))
     finally:

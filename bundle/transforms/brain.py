@@ -18,13 +18,13 @@ LARGEST_BRAIN = 2.1e6  # mm^3
 LARGEST_STRIPPED = 2.8e6  # mm^3
 RIM = 0.01  # of the 99.5 percentile: resampling leaves such values, and spline overshoot below zero, around the brain
 
-# The bone of a skull is a dark layer below the scalp, also in a slab of a head. Of slabs from 54 mm on it was 3.4 % to
-# 57 % of what lies that deep, and at most 2.1 % in stripped brains, but more where only the lowest sections are there.
+# The bone of a skull is a dark layer below the scalp, also in a slab of a head. From 54 mm on it was 7 % or more of
+# what lies that deep, and at most 5.2 % in stripped brains, but more where only the lowest, small sections are there.
 BONE = (5, 14)  # mm below the surface
 INNER = 24  # mm below the surface: brain
-DARK = 0.2  # of the brain's median
-LARGEST_DARK = 0.028  # share of that layer beyond the share deeper inside
-SMALLEST_SECTION = 1.2e4  # mm^2 of the largest plane: less shows too little to judge
+DARK = 0.3  # of the brain's median, and not background
+LARGEST_DARK = 0.06  # share of that layer beyond the share deeper inside
+SMALLEST_SECTION = 1.5e4  # mm^2 of the largest plane: less shows too little to judge
 COARSE = 2.0  # mm between the voxels that are looked at
 
 
@@ -119,15 +119,15 @@ def has_skull(scan: np.ndarray, bright: np.ndarray, voxel: float) -> bool:
     edge = voxel ** (1 / 3)
     step = max(1, round(COARSE / edge))
     edge *= step
-    scan = scan[::step, ::step, ::step]
-    part = largest(bright[::step, ::step, ::step])
+    scan, bright = scan[::step, ::step, ::step], bright[::step, ::step, ::step]
+    part = largest(bright)
     head = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(part, 2, 0)], axis=2)
     if edge**2 * max(head.sum((a, b)).max() for a, b in ((0, 1), (0, 2), (1, 2))) < SMALLEST_SECTION:
         return False
     depth = edge * ndimage.distance_transform_edt(head)
     layer = (depth > BONE[0]) & (depth <= BONE[1])
     inside = depth > INNER if (depth > INNER).any() else head
-    dark = scan < DARK * np.median(scan[inside])
+    dark = bright & (scan < DARK * np.median(scan[inside]))
     return bool(layer.any() and dark[layer].mean() - dark[inside].mean() > LARGEST_DARK)
 
 
