@@ -43,7 +43,7 @@ class Background:
         elif self.offset:
             voxels -= np.float32(self.offset)
         if self.overshoots:
-            np.maximum(voxels, 0, out=voxels)
+            voxels[voxels < 0] = 0
 
 
 class Border:
