@@ -57,7 +57,7 @@ def synthesise(
     Args:
         t1, t1ce, t2, flair: the scans that exist, at least one: the path of a NIfTI file, a nibabel image, or a pair of
             an array (X, Y, Z) and its affine (4, 4), voxel indices to mm in RAS.
-        mask: a brain mask in one of these forms, inside where above 0; without it the brain is what is not 0.
+        mask: a brain mask in one of these forms, inside where above 0; without it the brain is what is not background.
         targets: contrasts to make, also where they are given (they are then hidden from the network); None: those that
             are missing.
         mode: "mean", the expected image, or "sample", a sample of the diffusion model.

@@ -14,15 +14,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfile
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from bundle.data.checks import check_subjects
+from bundle.data.checks import check_image, check_subjects, load_nifti
 from bundle.data.discovery import find_subjects
 from bundle.data.output import as_json, prepare_output, write_text
+from bundle.data.scan_file import ScanFile
 from bundle.data.splits import apply_split, load_split
 from bundle.errors import InputError, report_plainly
 
@@ -93,11 +94,11 @@ def write_normalised(
         learned = [name for name in training if name in files]
         if not learned:
             continue
-        normalise = normaliser(method, contrast, (_values(_load(files[name])) for name in learned))
+        normalise = normaliser(method, contrast, (_values(files[name]) for name in learned))
         tops = []
         for name, file in files.items():
-            image = _load(file)
-            scan = normalise(_values(image))
+            image = load_nifti(file)
+            scan = normalise(_values(file))
             if name in learned:
                 tops.append(np.percentile(scan[scan > 0], TOP))
             nib.save(nib.Nifti1Image(scan, image.affine), _place(file, source, output))
@@ -107,12 +108,11 @@ def write_normalised(
     write_text(output / "registry.json", as_json({"registry": windows}))
 
 
-def _load(file: Path) -> nib.Nifti1Image:
-    return cast(nib.Nifti1Image, nib.load(file))
-
-
-def _values(image: nib.Nifti1Image) -> np.ndarray:
-    return image.get_fdata(dtype=np.float32)
+def _values(file: Path) -> np.ndarray:
+    """The scan's plain form, whatever its background: 0 there, the brain above it."""
+    voxels = np.concatenate(list(ScanFile(file)), axis=2)
+    check_image([voxels], file)[1].remove(voxels)
+    return voxels
 
 
 def _place(file: Path, source: Path, output: Path) -> Path:

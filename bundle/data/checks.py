@@ -7,18 +7,20 @@ import logging
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import nibabel
 import numpy as np
 from nibabel import imageglobals
-from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
+from bundle.data.background import Background, Border, find_background
 from bundle.data.discovery import scan_keys
 from bundle.errors import InputError
 
@@ -30,13 +32,14 @@ MAX_SHEAR = 0.01  # of the voxel's volume to that of a box with the same edges: 
 SAME_PLACE_MM = 1.0
 MAX_NONFINITE = 0.01  # of all voxels; more is no accident
 MAX_OVERSHOOT = 0.02  # the negative intensities' sum, of the positive ones'; more is a scale with negative numbers
+MIN_BELOW = 0.2  # the same, of all that differ from the background: more is a brain on both sides of it, or below
+ROOM = 0.02  # of the range of intensities, between such a brain when it is raised and the 0 around it
 MIN_BRAIN_ML, WHOLE_HEAD_ML = 250, 1000
 
 WRITE_AGAIN = "Write it again as a 3-D NIfTI file from its source"
 
-_quiet = logging.getLogger(f"{__name__}.nibabel")  # nibabel's account of what it mends, without the file's name
-_quiet.propagate = False
-_quiet.addHandler(logging.NullHandler())
+NIFTI_MAGIC = {Nifti1Header: (344, b"n+1"), Nifti2Header: (4, b"n+2")}  # where it stands in the file
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,18 @@ def check_header(path: str | Path) -> Header:
     """Check a NIfTI file without reading its voxels, nor memory for them.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no NIfTI file; its image is not 3-D (a fourth axis of
-            length 1 is let pass), is a single slice, has no plain numbers or more of them than can be; its affine is
-            singular, or has voxels or a field of view of no brain; its two affines disagree.
+        InputError: the file is missing, empty, truncated, no NIfTI file or not compressed as its name says; its image
+            is not 3-D (a fourth axis of length 1 is let pass), is a single slice, has no plain numbers or more of them
+            than can be; its affine is singular, or has voxels or a field of view of no brain; its two affines disagree,
+            other than by a shear, which the qform cannot hold.
     """
     path = Path(path)
-    header, raw = _read_header(path)
+    header, raw, repairs = _read_header(path)
     shape, squeezed = _checked_shape(header, path)
     _check_size(header, path)
     affine = _checked_affine(header, raw, path)
-    _check_agreement(header, shape, path)
 
-    notes = []
+    notes = [f"{path.name}: {line}" for line in (*repairs, *_check_agreement(header, shape, path))]
     if squeezed:
         notes.append(f"{path.name}: axes of length 1 after the third were dropped")
     slope, intercept = header.get_slope_inter()
@@ -87,47 +90,76 @@ def check_header(path: str | Path) -> Header:
     return Header(shape, affine, tuple(notes))
 
 
-def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str], bool]:
-    """Check a scan's voxels, mend those that are no numbers, and tell what is to be made of negative ones.
+def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str], Background]:
+    """Check a scan's voxels, repair those that are not finite, and find what brings the scan to its plain form.
 
-    Negative voxels are to become 0 if they are so small and few as a spline's overshoot is. (Where negative intensities
-    are meant, as after z-scoring, they stay.)
+    The plain form has 0 in the background and the brain above it. Below it are then at most a few small voxels, as a
+    spline's overshoot is, which become 0. Where a brain of z-scores lies on both sides of its constant background, or
+    below it, the whole brain is raised above it.
 
     Args:
-        slabs: the scan's voxels, float32, all at once or in parts; mended in place, see `mend`.
+        slabs: the scan's voxels, float32, all at once or in parts; gone through several times, and repaired in place,
+            see `mend`.
         path: its file, for the messages.
 
     Returns:
-        One line for each repair, and whether negative voxels are to become 0.
+        One line for each repair, and the background.
 
     Raises:
         InputError: many voxels are not finite, or all have one value.
     """
     path, lines = Path(path), []
-    size = broken = negative = 0
-    lowest, highest, undershoot, total = np.inf, -np.inf, 0.0, 0.0
-    for voxels in slabs:
-        size += voxels.size
-        broken += mend(voxels)
-        lowest, highest = min(lowest, float(voxels.min())), max(highest, float(voxels.max()))
-        below = voxels < 0
-        negative += int(below.sum())
-        undershoot -= voxels.sum(where=below, dtype=np.float64)
-        total += voxels.sum(where=~below, dtype=np.float64)
-    if broken > MAX_NONFINITE * size:
-        share = "all" if broken == size else f"{100 * broken / size:.3g} % of the"
+    found = _survey(slabs)
+    if found.broken > MAX_NONFINITE * found.size:
+        share = "all" if found.broken == found.size else f"{100 * found.broken / found.size:.3g} % of the"
         remedy = "Write it again; if NaN stands for the background, as 0"
         raise InputError(f"{share} voxels are NaN or infinite", remedy, path)
-    if broken:
-        lines.append(f"{path.name}: {broken} voxels were NaN or infinite, repaired from their neighbours")
-    if lowest == highest:
-        what = "all voxels are 0" if lowest == 0 else f"all voxels have one value, {lowest:g}"
+    if found.broken:
+        lines.append(f"{path.name}: {found.broken} voxels were NaN or infinite, repaired from their neighbours")
+    if found.lowest == found.highest:
+        what = "all voxels are 0" if found.lowest == 0 else f"all voxels have one value, {found.lowest:g}"
         raise InputError(f"{what}: there is no image in it", WRITE_AGAIN, path)
-    overshoots = 0 < undershoot <= MAX_OVERSHOOT * total
-    if overshoots:
-        told = f"{negative} voxels were below 0, as a spline overshoots (down to {lowest:.4g}), set to 0"
-        lines.append(f"{path.name}: {told}")
-    return lines, overshoots
+    background, constant = find_background(found.border.voxels, found.lowest, found.highest)
+    if background.value:
+        lines.append(f"{path.name}: the background is {background.value:.6g} in the file, taken as 0")
+        found = _survey(slabs, background.value)
+    if 0 < found.undershoot <= MAX_OVERSHOOT * found.total:
+        what = f"{found.negative} voxels were below 0" if not background.value else f"{found.negative} were below that"
+        lines.append(f"{path.name}: {what}, as a spline overshoots (down to {found.lowest:.4g}), set to 0")
+        return lines, replace(background, overshoots=True)
+    if constant and found.undershoot > MIN_BELOW * (found.undershoot + found.total):
+        room = ROOM * (found.highest - found.lowest)
+        return lines, replace(background, offset=background.value + found.lowest - room)
+    return lines, background
+
+
+@dataclass
+class _Survey:
+    """Numbers of a scan's voxels relative to its background: sums and counts of those below it, and above."""
+
+    size: int = 0
+    broken: int = 0
+    negative: int = 0
+    lowest: float = np.inf
+    highest: float = -np.inf
+    undershoot: float = 0.0
+    total: float = 0.0
+    border: Border = field(default_factory=Border)
+
+
+def _survey(slabs: Iterable[np.ndarray], background: float = 0.0) -> _Survey:
+    found = _Survey()
+    for slab in slabs:
+        found.size += slab.size
+        found.broken += mend(slab)
+        found.border.add(slab)
+        voxels = slab - np.float32(background) if background else slab
+        found.lowest, found.highest = min(found.lowest, float(voxels.min())), max(found.highest, float(voxels.max()))
+        below = voxels < 0
+        found.negative += int(below.sum())
+        found.undershoot -= voxels.sum(where=below, dtype=np.float64)
+        found.total += voxels.sum(where=~below, dtype=np.float64)
+    return found
 
 
 def mend(voxels: np.ndarray) -> int:
@@ -211,8 +243,21 @@ def _checked(item: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _read_header(path: Path) -> tuple[Nifti1Header, Nifti1Header]:
-    """The header as nibabel reads it, and as it is in the file."""
+def load_nifti(path: str | Path, keep_file_open: bool | None = None) -> Nifti1Image:
+    """The image of a file that `check_header` lets pass; what nibabel repairs in its header is told there, not here."""
+    imageglobals.logger.addFilter(_nothing)  # its own suppressor leaves Python's last resort, stderr
+    try:
+        return cast(Nifti1Image, nibabel.load(path, keep_file_open=keep_file_open))
+    finally:
+        imageglobals.logger.removeFilter(_nothing)
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False
+
+
+def _read_header(path: Path) -> tuple[Nifti1Header, Nifti1Header, list[str]]:
+    """The header as nibabel reads it, as it is in the file, and what nibabel repaired, one line each."""
     if not path.is_file():
         reason = "is a link to a file that is not there" if path.is_symlink() else "does not exist"
         raise InputError(reason, "Fetch the file, or leave this scan out", path)
@@ -229,16 +274,40 @@ def _read_header(path: Path) -> tuple[Nifti1Header, Nifti1Header]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", "Make the file readable", path) from error
 
-    kind = Nifti1Header if block[344:347] == b"n+1" else Nifti2Header if block[4:7] == b"n+2" else None
-    if kind is None or len(block) < kind.sizeof_hdr:
+    if block.startswith(GZIP_MAGIC):
+        raise _wrongly_compressed(path)
+    kinds = [kind for kind, (place, magic) in NIFTI_MAGIC.items() if block[place : place + 3] == magic]
+    if not kinds or len(block) < kinds[0].sizeof_hdr:
         raise InputError("is not a NIfTI file", "Convert it to NIfTI (.nii.gz), e.g. with dcm2niix", path)
+    (kind,) = kinds
     block = block[: kind.sizeof_hdr]
-    raw, header = kind(block, check=False), kind(block, check=False)
+    raw, header, log = kind(block, check=False), kind(block, check=False), _Lines()
     try:
-        header.check_fix(logger=_quiet, error_level=imageglobals.error_level)
+        header.check_fix(logger=log, error_level=imageglobals.error_level)
     except HeaderDataError as error:
         raise InputError(f"has a header that is not valid ({error})", WRITE_AGAIN, path) from error
-    return header, raw
+    return header, raw, log.lines
+
+
+def _wrongly_compressed(path: Path) -> InputError:
+    """The fault of a file that is still a gzip file after it was read as its name says."""
+    name = path.name[: path.name.lower().rindex(".gz")] if path.name.lower().endswith(".gz") else path.name
+    if name == path.name:
+        return InputError("is compressed by gzip, but its name does not say so", f"Rename it to {name}.gz", path)
+    remedy = f"Run gunzip on it once, then rename the resulting {name} to {name}.gz"
+    return InputError("is compressed by gzip twice", remedy, path)
+
+
+class _Lines(logging.Logger):
+    """Keeps what is logged at the level from which nibabel would print it."""
+
+    def __init__(self) -> None:
+        super().__init__("nibabel header", logging.WARNING)
+        self.lines: list[str] = []
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Keep the line."""
+        self.lines.append(f"the header was repaired: {record.getMessage()}")
 
 
 def _opened(path: Path) -> Any:
@@ -305,7 +374,6 @@ def _checked_affine(header: Nifti1Header, raw: Nifti1Header, path: Path) -> np.n
     if raw["sform_code"] <= 0 and not np.all(raw["pixdim"][1:4]):
         raise InputError("has a voxel size of 0 in its header", remedy, path)
     try:
-        header.get_qform(coded=True)
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except ValueError as error:
         raise InputError(f"has an invalid qform ({error})", remedy, path) from error
@@ -326,24 +394,41 @@ def _checked_affine(header: Nifti1Header, raw: Nifti1Header, path: Path) -> np.n
     return affine
 
 
-def _check_agreement(header: Nifti1Header, shape: tuple[int, int, int], path: Path) -> None:
-    """Whether sform and qform, where both are set, put the image's corners in one place."""
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+def _check_agreement(header: Nifti1Header, shape: tuple[int, int, int], path: Path) -> list[str]:
+    """Whether sform and qform, where both are set, put the image's corners in one place; what is to be said if not.
+
+    A qform has no shear, nor does every program write a valid one: then the sform counts, as programs read it first.
+    """
+    sform = header.get_sform(coded=True)[0]
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except ValueError as error:  # of `_checked_affine` where there is no sform
+        return [f"the qform is not valid ({error}), the sform was used"]
     if sform is None or qform is None:
-        return
-    apart = np.abs(_corners(shape, sform) - _corners(shape, qform)).max()
-    if not apart <= SAME_PLACE_MM:
-        raise InputError(
-            f"has a sform and a qform that disagree by {apart:.3g} mm, so that programs see it in different places",
-            "Set both to the right one, e.g. in nibabel: image.set_qform(image.get_sform()) and save",
-            path,
-        )
+        return []
+    apart = _apart(shape, sform, qform)
+    if apart <= SAME_PLACE_MM:
+        return []
+    unsheared = header.copy()
+    unsheared.set_qform(sform, 1)
+    if _apart(shape, unsheared.get_qform(), qform) <= SAME_PLACE_MM:
+        return [f"the sform is sheared, the qform cannot be and differs by {apart:.3g} mm: the sform was used"]
+    raise InputError(
+        f"has a sform and a qform that disagree by {apart:.3g} mm, so that programs see it in different places",
+        "Set both to the right one, e.g. in nibabel: image.set_qform(image.get_sform()) and save",
+        path,
+    )
+
+
+def _apart(shape: tuple[int, int, int], one: np.ndarray, other: np.ndarray) -> float:
+    """The largest distance along an axis between an image's corners by two affines, in mm; NaN where one has NaN."""
+    return float(np.abs(_corners(shape, one) - _corners(shape, other)).max())
 
 
 def _same_grid(one: Header, other: Header) -> bool:
     if one.shape != other.shape:
         return False
-    return bool(np.abs(_corners(one.shape, one.affine) - _corners(other.shape, other.affine)).max() <= SAME_PLACE_MM)
+    return _apart(one.shape, one.affine, other.affine) <= SAME_PLACE_MM
 
 
 def _corners(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:

@@ -9,13 +9,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.arraywriters import ArrayWriter
 from nibabel.openers import ImageOpener
 
+from bundle.data.checks import load_nifti
 from bundle.errors import InputError
 
 
@@ -68,7 +68,7 @@ def as_json(content: Any) -> str:
 
 @contextmanager
 def volume_file(path: Path, reference: str | Path, description: str) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a float32 NIfTI file with the affine, the qform and sform codes and the units of a reference file.
+    """Write a float32 NIfTI file, little-endian, with the affine, qform and sform codes and units of a reference file.
 
     Gives a function that is to be called with the volume ``(X, Y, Z)``, on the grid of the reference, or with one part
     of it ``(X, Y, n)`` after the other along the last axis.
@@ -81,14 +81,18 @@ def volume_file(path: Path, reference: str | Path, description: str) -> Iterator
     Raises:
         ValueError: what was written has not the shape of the reference.
     """
-    source = cast(nib.Nifti1Image, nib.load(reference))
+    source = load_nifti(reference)
     *sides, depth = source.shape[:3]
-    header = source.header.copy()
+    header = source.header.as_byteswapped("<")  # a copy: that of a big-endian file would not fit the voxels
     header.set_data_dtype(np.float32)
     header.extensions.clear()  # notes of other programs about another image
     header["cal_min"], header["cal_max"] = 0, 1
     header["descrip"] = description.encode()[:79]
     zeros = np.broadcast_to(np.float32(0), (*sides, depth))  # of the shape that the header is to tell, without memory
+    try:
+        header.get_qform()
+    except ValueError:  # a quaternion that is none, which other programs would refuse
+        header.set_qform(source.affine, 0)
     header = type(source)(zeros, source.affine, header).header
     header.set_slope_inter(1, 0)
     header["vox_offset"] = 0  # right behind the header, not where the reference has its voxels
@@ -99,7 +103,7 @@ def volume_file(path: Path, reference: str | Path, description: str) -> Iterator
         written += part.shape[2]
         if list(part.shape[:2]) != sides or written > depth:
             raise ValueError(f"volume: shape {(*part.shape[:2], written)}, but {reference} has {(*sides, depth)}.")
-        ArrayWriter(part, np.float32, check_scaling=False).to_fileobj(file)
+        ArrayWriter(part, np.dtype("<f4"), check_scaling=False).to_fileobj(file)
 
     with ImageOpener(str(path), "wb") as file:
         header.write_to(file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nibabel.orientations import apply_orientation, io_orientation
 
+from bundle.data.checks import load_nifti
 from bundle.data.scan_file import slabs
 
 # plane -> the axis (of R, A, S) that it cuts, and the letters at its left, right, top and bottom border. The patient's
@@ -35,7 +35,7 @@ class Sketch:
     """
 
     def __init__(self, reference: str | Path) -> None:
-        image = cast(nib.Nifti1Image, nib.load(reference))
+        image = load_nifti(reference)
         shape = image.shape[:3]
         self.whole = len(slabs(shape)) == 1
         self.steps = [1 if self.whole else math.ceil(length / SHARP) for length in shape]

@@ -19,6 +19,8 @@ from monai.transforms import generate_spatial_bounding_box
 from nibabel.affines import apply_affine
 
 from bundle import __version__
+from bundle.data.background import Background
+from bundle.data.checks import check_image
 from bundle.data.output import write_text
 from bundle.data.qc import top
 from bundle.data.scan_file import ScanFile, slabs
@@ -97,7 +99,9 @@ def panels(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     grid = grid_around(result(report["targets"][0], "synth"))
     shown = []
     for name, (low, high) in ((n, scale.values()) for n, scale in report["input_intensities"].items()):
-        scan = ((on_grid(report["inputs"][name], grid) - low) / (high - low)).clip(0, 1)
+        path = report["inputs"][name]
+        background = check_image(ScanFile(path), path)[1]
+        scan = ((on_grid(path, grid, background) + background.offset - low) / (high - low)).clip(0, 1)
         volume = encode(scan, grid[1], top(scan))
         shown.append({"contrast": name, "made": False, "volume": volume, "uncertainty": None})
     for name in report["targets"]:
@@ -131,10 +135,14 @@ def grid_around(path: str | Path) -> tuple[tuple[int, ...], np.ndarray]:
     return tuple(int(n) for n in np.ceil((last - first) / VOXEL) + 1), affine
 
 
-def on_grid(path: str | Path, grid: tuple[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    """Values of a volume on another grid, by linear interpolation; 0 beyond its borders."""
+def on_grid(
+    path: str | Path, grid: tuple[tuple[int, ...], np.ndarray], background: Background | None = None
+) -> np.ndarray:
+    """Values of a volume, or of a scan without its background, on another grid (linear); 0 beyond its borders."""
     shape, affine = grid
-    return np.nan_to_num(ScanFile(path).onto(torch.as_tensor(affine), shape)[0].numpy())
+    volume = ScanFile(path)
+    volume.background = background
+    return np.nan_to_num(volume.onto(torch.as_tensor(affine), shape)[0].numpy())
 
 
 def encode(values: np.ndarray, affine: np.ndarray, top: float) -> str:

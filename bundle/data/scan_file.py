@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import SpatialResample, create_translate
-from nibabel.nifti1 import Nifti1Image
 from scipy import ndimage
 from torch import Tensor
 
-from bundle.data.checks import Header, check_header, mend
+from bundle.data.background import Background
+from bundle.data.checks import Header, check_header, load_nifti, mend
 
 AT_ONCE = 2**24  # voxels that are dealt with at once: 0.07 GB as float32, and several times that to move them
 SLAB = 2**22  # voxels of a slab of a larger volume
@@ -45,8 +44,8 @@ class ScanFile:
 
     Attributes:
         shape, affine, meta: as of the MetaTensor ``(1, X, Y, Z)`` that the scan would be in memory.
-        mends, overshoots: whether voxels that are no numbers are to be mended, and those below 0 to be read as 0, see
-            `check_image`.
+        background: None: voxels are read as they are in the file; else those that are not finite are repaired, and the
+            background is removed, see `check_image`.
 
     Raises:
         InputError: see `check_header`.
@@ -57,18 +56,22 @@ class ScanFile:
         self.shape = (1, *header.shape)
         self.affine = torch.as_tensor(header.affine)
         self.meta: dict[str, Any] = {"filename_or_obj": str(path)}
-        self.mends = self.overshoots = False
+        self.background: Background | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.slabs()
 
     def slabs(self) -> Iterator[np.ndarray]:
         """One slab after the other, ``(X, Y, n)`` float32."""
         # held open: a .gz file is then inflated once, not from its beginning for every slab
-        image = cast(Nifti1Image, nib.load(self.meta["filename_or_obj"], keep_file_open=True))
+        image = load_nifti(self.meta["filename_or_obj"], keep_file_open=True)
         for start, stop in slabs(self.shape[1:]):
             part = image.dataobj[:, :, start:stop]
             voxels = np.array(part, np.float32).reshape(*self.shape[1:3], stop - start)
-            if self.mends:
+            if self.background is not None:
                 mend(voxels)
-            yield np.maximum(voxels, 0, out=voxels) if self.overshoots else voxels
+                self.background.remove(voxels)
+            yield voxels
 
     def onto(self, affine: Tensor, shape: Sequence[int], mode: str = "bilinear", padding_mode: str = "zeros") -> Tensor:
         """The scan on another grid, ``(1, X', Y', Z')`` float32, as MONAI's `SpatialResample` has it.

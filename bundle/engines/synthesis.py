@@ -11,22 +11,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import ignite.distributed as idist
-import nibabel as nib
 import torch
 from ignite.engine import Engine, Events
 from monai.data import Dataset, MetaTensor
 from monai.engines import Evaluator
 from monai.inferers import Inferer
 from monai.transforms import Compose, Invertd
-from nibabel.nifti1 import Nifti1Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle import __version__
 from bundle.data.ahead import ReadAhead
+from bundle.data.checks import load_nifti
 from bundle.data.output import as_json, clear_leftover, is_done, prepare_output, staged, told, volume_file, write_text
 from bundle.data.qc import Sketch, write_qc
 from bundle.data.scan_file import slabs
@@ -288,7 +287,7 @@ class SynthesisEvaluator(Evaluator):
         Up to `AT_ONCE` voxels that is one slab. Of larger scans all contrasts, and the coordinates of all voxels, would
         be gigabytes.
         """
-        shape = cast(Nifti1Image, nib.load(reference)).shape[:3]
+        shape = load_nifti(reference).shape[:3]
         for start, stop in (places := slabs(shape)):
             image = data["image"] if len(places) == 1 else slab_of(data["image"], start, stop)
             yield start, self.postprocessing({**data, "image": image}, start=self.way_back)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bundle.data.scan_file import ScanFile, part_affine, slabs
 from bundle.errors import InputError
+from bundle.transforms.placement import ELSEWHERE, check_places, no_place
 
 SMALLEST_OVERLAP = 0.05  # of the reference's field of view: less is no overlap
 GOOD_OVERLAP = 0.5  # less is said
@@ -35,7 +36,7 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
     volumes ``(1, X', Y', Z')`` on one grid; ``"image"``, the reference scan on it; ``"reference"``, its name.
 
     Raises:
-        InputError: no contrast is there, or a scan lies somewhere else than the reference scan.
+        InputError: no contrast is there, or a scan, or the brain in it, lies somewhere else than the reference scan's.
     """
 
     def __init__(
@@ -57,13 +58,15 @@ class ToNetworkGridd(MapTransform, InvertibleTransform):
         given = d[reference]
         image = self.on_own_grid(given)
         d["image"], d["reference"] = image, reference
-        warnings = list(d.get("warnings", []))
+        warnings, sources = list(d.get("warnings", [])), {key: d[key] for key in self.contrasts if key in d}
         for key in self.key_iterator(d):
             if key == reference:
                 d[key] = MetaTensor(image.as_tensor(), affine=image.affine)
                 continue
             warnings += check_overlap(d[key], given)
             d[key] = MetaTensor(self.onto(image, d[key], key in self.contrasts), affine=image.affine)
+        noise = {name: background.noise for name, background in d.get("background", {}).items()}
+        warnings += check_places({key: d[key][0].numpy() for key in sources}, sources, image.affine, noise)
         d["warnings"] = warnings
         return d
 
@@ -119,9 +122,7 @@ def check_overlap(scan: MetaTensor | ScanFile, reference: MetaTensor | ScanFile)
     path, other = scan.meta["filename_or_obj"], reference.meta["filename_or_obj"]
     if covered < SMALLEST_OVERLAP:
         raise InputError(
-            f"does not overlap with the reference scan {other}",
-            "Check that both are of one exam and that their headers place them in one space, or register them first",
-            path,
+            f"does not overlap with the reference scan {other}{no_place(scan, reference)}", ELSEWHERE, path
         )
     if covered < GOOD_OVERLAP:
         return [f"{path}: covers only {covered:.0%} of the field of view of the reference scan {other}"]

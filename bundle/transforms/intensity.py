@@ -22,7 +22,8 @@ class ScaleIntensityd(MapTransform):
 
     ``low`` and ``high`` are such that two percentiles of the contrast inside the brain become 0 and a level (the 0.5
     and 99.5 become 0 and 1 unless the registry says otherwise), or the fixed window that the registry gives for it;
-    they are kept in ``"intensity"`` as ``{name: {"low": ..., "high": ...}}``.
+    they are kept in ``"intensity"`` as ``{name: {"low": ..., "high": ...}}``, in the units of the scan's file: the
+    offset that `LoadScansd` took off, as ``"background"`` has it, is added; ``"background"`` leaves the item.
 
     Args:
         contrasts: keys of the scans ``(1, X, Y, Z)``, all on one grid; missing ones are skipped.
@@ -43,23 +44,28 @@ class ScaleIntensityd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         brain = d[self.mask].as_tensor() > 0
+        backgrounds = d.pop("background", {})
         scales: dict[str, dict[str, float]] = {}
         warnings: list[str] = []
         for key in self.key_iterator(d):
             scan = d[key].as_tensor()
-            low, high, said = limits(scan[brain].numpy(), self.rows[str(key)])
+            offset = backgrounds[key].offset if key in backgrounds else 0.0
+            low, high, said = limits(scan[brain].numpy(), self.rows[str(key)], offset)
             warnings += said
-            scales[str(key)] = {"low": low, "high": high}
+            scales[str(key)] = {"low": low + offset, "high": high + offset}
             d[key] = MetaTensor((scan - low).div_(high - low).clamp_(0, 1).mul_(brain & (scan != 0)), meta=d[key].meta)
         d["intensity"] = scales
         d["warnings"] = [*d.get("warnings", []), *warnings]
         return d
 
 
-def limits(values: np.ndarray, row: Contrast) -> tuple[float, float, list[str]]:
-    """The intensities that become 0 and 1, and what the user should be told, for a contrast's values in the brain."""
+def limits(values: np.ndarray, row: Contrast, offset: float = 0.0) -> tuple[float, float, list[str]]:
+    """The intensities that become 0 and 1, and warnings, for a contrast's values in the brain.
+
+    A window of the registry is meant in the units of the file, from which `offset` was taken to get the values.
+    """
     if not isinstance(row.intensity, Percentiles):
-        return row.intensity.low, row.intensity.high, []
+        return row.intensity.low - offset, row.intensity.high - offset, []
     seen = values[values != 0]
     missing = 1 - seen.size / values.size
     said = []

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import ensure_tuple
 
-from bundle.data.checks import Header, check_header, check_image, check_label, check_mask
+from bundle.data.background import Background
+from bundle.data.checks import Header, check_header, check_image, check_label, check_mask, load_nifti
 from bundle.data.scan_file import ScanFile, slabs
 from bundle.errors import InputError
 
@@ -24,6 +24,9 @@ class LoadScansd(MapTransform):
     """Replace paths by images: `MetaTensor` (1, X, Y, Z), float32, on the file's own grid and orientation.
 
     An image of more than `AT_ONCE` voxels stays in its file: it is checked slab by slab, and becomes a `ScanFile`.
+
+    A scan is given its plain form, see `check_image`; a background
+    other than a constant 0 is kept under "background", by key.
 
     What was repaired or taken for granted is added to the item's "warnings". Under the key "label" whole numbers are
     expected; what lies under "mask" and cannot be a brain mask is taken out of the item, with a warning.
@@ -54,32 +57,41 @@ class LoadScansd(MapTransform):
             header = check_header(path)
             try:
                 image = ScanFile(path, header) if len(slabs(header.shape)) > 1 else self.reader(path)
-                said, unusable = check(key, image, header, path)
+                said, unusable, background = check(key, image, header, path)
             except (EOFError, OSError, zlib.error) as error:
                 raise InputError(f"cannot be read to its end ({error})", "Copy or download it again", path) from error
             item["warnings"] += [*header.notes, *said]
             item[key] = image
+            if background is not None and (background.offset or background.noise):
+                item["background"] = {**item.get("background", {}), key: background}
             if unusable:
                 del item[key]
         return item
 
 
-def check(key: Hashable, image: MetaTensor | ScanFile, header: Header, path: str) -> tuple[list[str], bool]:
-    """Check an image's voxels and repair them; what is to be said, and whether the image cannot be used."""
+def check(
+    key: Hashable, image: MetaTensor | ScanFile, header: Header, path: str
+) -> tuple[list[str], bool, Background | None]:
+    """Check an image's voxels, repair them and remove a scan's background.
+
+    Returns:
+        Warnings, whether the image cannot be used, and a scan's background.
+    """
     # of the tensor the same memory, so that repairs reach it
-    parts = image.slabs() if isinstance(image, ScanFile) else [image.as_tensor()[0].numpy()]
+    parts: Iterable[np.ndarray] = image if isinstance(image, ScanFile) else [image.as_tensor()[0].numpy()]
     if key == "label":
         check_label(parts, path)
-        return [], False
+        return [], False, None
     if key == "mask":
         fault = check_mask(parts, header.voxel_ml, path)
-        return ([fault] if fault else []), fault is not None
-    lines, overshoots = check_image(parts, path)
+        return ([fault] if fault else []), fault is not None, None
+    lines, background = check_image(parts, path)
     if isinstance(image, ScanFile):
-        image.mends, image.overshoots = True, overshoots
-    elif overshoots:
-        image.as_tensor().clamp_(min=0)
-    return lines, False
+        image.background = background
+    else:
+        for voxels in parts:
+            background.remove(voxels)
+    return lines, False, background
 
 
 class _Reader(NibabelReader):
@@ -87,4 +99,4 @@ class _Reader(NibabelReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         self.filenames = ensure_tuple(data)
-        return nibabel.load(self.filenames[0])
+        return load_nifti(self.filenames[0])

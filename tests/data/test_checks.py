@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.data.checks import check_header, check_image, check_label, check_mask, check_subjects
+from bundle.data.background import Background
+from bundle.data.checks import check_header, check_image, check_label, check_mask, check_subjects, load_nifti
 from bundle.errors import InputError
 
 SHAPE = (20, 24, 16)
@@ -205,9 +206,9 @@ def test_few_nonfinite_voxels_are_repaired():
     voxels = brain()
     voxels[10, 10, 8], voxels[0, 0, 0], voxels[10, 10, 9] = np.nan, np.inf, 500
     voxels[9, 10, 8] = voxels[11, 10, 8] = voxels[10, 9, 8] = voxels[10, 11, 8] = voxels[10, 10, 7] = 500
-    (line,), overshoots = check_image([voxels], "x/T1.nii.gz")
+    (line,), background = check_image([voxels], "x/T1.nii.gz")
     assert line == "T1.nii.gz: 2 voxels were NaN or infinite, repaired from their neighbours"
-    assert (voxels[10, 10, 8], voxels[0, 0, 0]) == (500, 0) and not overshoots
+    assert (voxels[10, 10, 8], voxels[0, 0, 0]) == (500, 0) and not background.overshoots
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -229,11 +230,11 @@ def test_no_image(value, told):
 def test_overshoot_is_cut_and_z_scores_are_not():
     voxels = brain()
     voxels[2, :5, 0] = -20
-    (line,), overshoots = check_image([voxels], "T1.nii.gz")
-    assert "5 voxels were below 0" in line and "-20" in line and overshoots
+    (line,), background = check_image([voxels], "T1.nii.gz")
+    assert "5 voxels were below 0" in line and "-20" in line and background.overshoots
     scores = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     kept = scores.copy()
-    assert check_image([scores], "T1.nii.gz") == ([], False)
+    assert check_image([scores], "T1.nii.gz") == ([], Background())
     assert np.array_equal(scores, kept)
 
 
@@ -304,3 +305,62 @@ def test_real_scans_pass(shared_data):
 def test_header_struct_is_where_patch_writes(tmp_path):
     path = patch(write(tmp_path / "a.nii"), pixdim=[1, 2, 3, 4, 1, 1, 1, 1])
     assert struct.unpack("<3f", path.read_bytes()[80:92]) == (2, 3, 4)
+
+
+def gzipped(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content))
+    return path
+
+
+def test_compression_that_the_name_does_not_tell(tmp_path):
+    content = write(tmp_path / "plain.nii").read_bytes()
+    zipped = gzipped(tmp_path / "a.nii", content)
+    assert fault(zipped) == "is compressed by gzip, but its name does not say so"
+    with pytest.raises(InputError, match="Rename it to a.nii.gz"):
+        check_header(zipped)
+    assert check_header(zipped.rename(tmp_path / "a.nii.gz")).shape == SHAPE
+
+    twice = gzipped(tmp_path / "b.nii.gz", gzip.compress(content))
+    assert fault(twice) == "is compressed by gzip twice"
+    with pytest.raises(InputError, match="Run gunzip on it once, then rename the resulting b.nii to b.nii.gz"):
+        check_header(twice)
+    (tmp_path / "b.nii").write_bytes(gzip.decompress(twice.read_bytes()))
+    assert check_header((tmp_path / "b.nii").rename(twice)).shape == SHAPE
+
+
+def sheared(path: Path, shift=0.0) -> Path:
+    affine = np.diag([1.0, 1, 1.2, 1])
+    affine[1, 2] = 0.4
+    image = nib.Nifti1Image(brain((40, 48, 30)), affine)
+    moved = affine.copy()
+    moved[:3, 3] += shift
+    image.set_sform(affine, 1)
+    image.set_qform(moved, 1)
+    image.to_filename(path)
+    return path
+
+
+def test_a_sheared_sform_counts_and_is_reported(tmp_path):
+    header = check_header(sheared(tmp_path / "a.nii.gz"))
+    assert header.affine[1, 2] == pytest.approx(0.4)
+    (line,) = header.notes
+    assert line.startswith("a.nii.gz: the sform is sheared, the qform cannot be and differs by 7.5")
+    path = sheared(tmp_path / "b.nii.gz", 10)
+    assert "disagree by" in fault(path)
+    image = nib.load(path)  # the remedy that is given works
+    image.set_qform(image.get_sform())
+    nib.save(image, tmp_path / "c.nii.gz")
+    assert check_header(tmp_path / "c.nii.gz").notes[0].startswith("c.nii.gz: the sform is sheared")
+
+
+def test_what_nibabel_repairs_is_reported_with_the_file_s_name(tmp_path, capfd):
+    path = patch(write(tmp_path / "a.nii", sform_code=1), pixdim=[1, -1, 1, 1, 0, 0, 0, 0])
+    (line,) = check_header(path).notes
+    assert line.startswith("a.nii: the header was repaired: pixdim[1,2,3] should be positive")
+    quaternion = {"quatern_b": 2, "quatern_c": 2, "quatern_d": 2}
+    bad = patch(write(tmp_path / "b.nii", sform_code=1), qform_code=1, **quaternion)
+    header = check_header(bad)
+    assert np.allclose(header.affine, np.eye(4))
+    assert header.notes[0].startswith("b.nii: the qform is not valid") and "the sform was used" in header.notes[0]
+    assert load_nifti(path).shape == load_nifti(bad).shape == SHAPE
+    assert capfd.readouterr() == ("", "")

@@ -156,3 +156,30 @@ def test_is_done(tmp_path):
     assert not is_done(tmp_path, sidecar, {**claim, "inputs": {"t2": {"sha256": "2"}}})
     sidecar.write_text(json.dumps({"seed": 1})[:-3])
     assert not is_done(tmp_path, sidecar, claim)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_the_voxels_are_right_beside_a_big_endian_reference(tmp_path, kind, ending):
+    affine = affine_of((12, 14, 5), (0.7, 0.8, 4), "LPS", (20, -10))
+    voxels = np.arange(12 * 14 * 5, dtype=">i2").reshape(12, 14, 5)
+    nib.save(kind(voxels, affine, kind.header_class(endianness=">")), tmp_path / f"reference{ending}")
+    assert nib.load(tmp_path / f"reference{ending}").header.endianness == ">"
+    volume = np.random.default_rng(0).random((12, 14, 5)).astype(np.float32)
+    with volume_file(tmp_path / f"made{ending}", tmp_path / f"reference{ending}", "made") as write:
+        write(volume)
+    made = nib.load(tmp_path / f"made{ending}")
+    assert np.array_equal(made.get_fdata(dtype=np.float32), volume) and made.header.endianness == "<"
+    assert np.allclose(made.affine, affine, atol=1e-5)
+
+
+def test_a_quaternion_that_is_none_is_not_written_again(tmp_path):
+    image = scan((12, 14, 5), affine_of((12, 14, 5), (0.7, 0.8, 4), "LPS", (20, -10)))
+    for part in "bcd":
+        image.header[f"quatern_{part}"] = 2
+    (tmp_path / "reference.nii").write_bytes(image.header.binaryblock + bytes(4 + 2 * 12 * 14 * 5))
+    with volume_file(tmp_path / "made.nii", tmp_path / "reference.nii", "made") as write:
+        write(np.ones((12, 14, 5), np.float32))
+    made = nib.load(tmp_path / "made.nii")
+    assert np.allclose(made.affine, image.affine) and made.header["qform_code"] == 0
+    assert made.header["sform_code"] == 1 and made.get_qform().shape == (4, 4)

@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 
 from bundle.data import scan_file
+from bundle.data.background import Background
 from bundle.data.scan_file import ScanFile, slabs
 from tests.phantom import affine_of
 
@@ -59,7 +60,7 @@ def test_repairs_on_the_way(tmp_path, voxels):
     broken[3, 3, 3], broken[4, 4, 4] = np.nan, -5
     scan = ScanFile(write(tmp_path / "a.nii", broken))
     assert np.isnan(np.concatenate(list(scan.slabs()), axis=2)).sum() == 1
-    scan.mends = scan.overshoots = True
+    scan.background = Background(overshoots=True)
     mended = np.concatenate(list(scan.slabs()), axis=2)
     neighbours = [
         voxels[3 + dx, 3 + dy, 3 + dz] for dx, dy, dz in np.vstack([np.eye(3, dtype=int), -np.eye(3, dtype=int)])

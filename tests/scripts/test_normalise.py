@@ -89,6 +89,16 @@ def test_folder(tmp_path):
     assert registry["t2"].intensity == Window(0, pytest.approx(top / 0.6, rel=0.03))
 
 
+def test_another_background_is_the_same_scan(tmp_path):
+    brain = np.zeros((20, 20, 40), np.float32)
+    brain[4:16, 4:16, 8:32] = 50 + scan(100)[4:16, 4:16, 8:32]
+    for name, values in (("plain", brain), ("moved", brain - 1024)):
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    plain, moved = (normalise._values(tmp_path / f"{name}.nii.gz") for name in ("plain", "moved"))
+    assert np.array_equal(plain, brain)
+    np.testing.assert_allclose(moved, brain, atol=1e-3)
+
+
 def test_never_over_the_scans_themselves(tmp_path):
     write(tmp_path / "A-001", "A-001", scan())
     split = tmp_path / "split.json"

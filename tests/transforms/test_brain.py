@@ -105,3 +105,68 @@ def test_real_stripped_scan(shared_data, subject, litres):
     data = BrainMaskd(["t1"])(LoadScansd(["t1"])({"t1": str(shared_data / subject)}))
     assert data["brain"].sum().item() / 1e6 == pytest.approx(litres, abs=0.02)
     assert not [line for line in data["warnings"] if "skull" in line]
+
+
+def network_grid(path, name="t1"):
+    from bundle.transforms.grid import ToNetworkGridd
+    from bundle.transforms.load import LoadScansd
+
+    return ToNetworkGridd([name])(LoadScansd([name])({name: str(path)}))
+
+
+def skull_lines(data, part, name="t1"):
+    cut = MetaTensor(data[name].as_tensor()[..., part], affine=data[name].affine)
+    return [line for line in BrainMaskd([name])({name: cut, "warnings": []})["warnings"] if "skull" in line]
+
+
+@pytest.mark.parametrize("scan", ["patient01/raw/study2_T1W", "patient04/raw/study1_T2W", "patient03/raw/study2_FLAIR"])
+def test_a_head_in_a_slab_shows_its_skull(shared_data, scan):
+    data = network_grid(shared_data / f"open_ms_longitudinal/{scan}.nii.gz")
+    voxels = data["t1"].as_tensor()
+    there = (voxels > 0.02 * voxels.max()).flatten(0, 2).any(0).nonzero()
+    low, high = int(there.min()), int(there.max()) + 1
+    for thickness in (54, 60, 90, high - low):
+        for start in (low, (low + high - thickness) // 2, high - thickness):
+            assert skull_lines(data, slice(start, start + thickness)), (thickness, start)
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        "open_ms/patient07/T1.nii.gz",
+        "brats_2021/BraTS2021_01476/BraTS2021_01476_t2.nii.gz",
+        "msd_brain_tumour/imagesTr/BRATS_001_0000.nii.gz",
+        "mslesseg/P14/T2/P14_T2_T1.nii.gz",
+        "mslesseg/P14/T2/P14_T2_FLAIR.nii.gz",
+    ],
+)
+def test_a_stripped_brain_shows_no_skull(shared_data, scan):
+    """Those of mslesseg have remains of the eyes, and a FLAIR is dark where fluid is."""
+    data = network_grid(shared_data / scan)
+    there = data["t1"].as_tensor().flatten(0, 2).any(0).nonzero()
+    low, high = int(there.min()), int(there.max()) + 1
+    for thickness in (20, 40, 54, 90, high - low):
+        for start in (low, (low + high - thickness) // 2, high - thickness):
+            assert not skull_lines(data, slice(start, start + thickness)), (thickness, start)
+
+
+def test_a_skull_is_a_dark_layer():
+    """A head whose scalp is as far out as a brain may be, in a slab: bone decides, and not its volume."""
+    radius = np.sqrt((AXES**2).sum(0))
+    head = np.where(radius < 0.85, 100.0, np.where(radius < 0.93, 12.0, 150.0)) * (radius < 1)
+    slab = (slice(None), slice(None), slice(18, 42))
+    for scan, skull in ((head, True), (100.0 * (radius < 1), False)):
+        data = item(spacing=2.2, t1=scan[slab])
+        said = BrainMaskd(["t1"])(data)["warnings"]
+        assert ["still have their skull" in line for line in said] == [True] * skull
+
+
+def test_more_than_a_brain_gives_way_to_a_smaller_one():
+    large = 100.0 * ((AXES**2).sum(0) < 0.65)
+    small = (AXES**2).sum(0) < 0.4
+    brain, warnings = brain_of(item(spacing=2.96, t1=large, flair=50.0 * small))
+    assert warnings == ["t1: shows more than the brain, such as the eyes; masked by the brain of flair"]
+    assert (brain ^ small).mean() < 1e-3
+    brain, warnings = brain_of(item(spacing=2.96, t1=large))
+    assert warnings == ["t1: shows more than the brain, such as the eyes; the mask may be too large"]
+    assert (brain ^ (large > 0)).mean() < 1e-3
