@@ -6,7 +6,8 @@
 
 The subjects stay on the GPU; windows are cut and augmented there, and a step is a CUDA graph. With --label_maps
 subjects are generated on the GPU first; they make up most of what is seen at the start, and a fifth at the end. The
-three stages share the time. Writes RUN/model.pt, the inference weights, and RUN/log.json. It runs on a CPU, too, slowly.
+three stages share the time. Writes RUN/model.pt, the inference weights, and RUN/log.json. It runs on a CPU, too, but
+slowly.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def generate(maps: Sequence[str], masks: Sequence[str], count: int, device: torc
     rows = select(CONTRASTS)
     parts = {}
     for number in range(count):
-        drawn = draw_subject(tissues[number % len(tissues)], torch.Generator(device).manual_seed(seed + number), lesions)
+        drawn = draw_subject(
+            tissues[number % len(tissues)], torch.Generator(device).manual_seed(seed + number), lesions
+        )
         images = []
         for image, row in zip(drawn.images, rows):
             assert isinstance(row.intensity, Percentiles)
@@ -123,7 +126,14 @@ def check(model: MSGLDM, device: torch.device) -> dict[str, Any]:
 
 
 def train(
-    model: MSGLDM, subjects: Packed, real: int, device: torch.device, seconds: float, window: int, batch_size: int, seed: int
+    model: MSGLDM,
+    subjects: Packed,
+    real: int,
+    device: torch.device,
+    seconds: float,
+    window: int,
+    batch_size: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Train the three stages one after the other; a row of figures for each."""
     rows = []
@@ -147,7 +157,9 @@ def train(
         stage.network.load_state_dict(step.averaged())
         if name == "autoencoder":
             set_latent_scale(model, loader)
-        rows.append({"stage": name, "steps": steps, "windows_per_second": round(steps * batch_size / left, 1), "log": log})
+        rows.append(
+            {"stage": name, "steps": steps, "windows_per_second": round(steps * batch_size / left, 1), "log": log}
+        )
         print(f"{name}: {steps} steps, {rows[-1]['windows_per_second']} windows/s", flush=True)
     return rows
 
@@ -194,13 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.label_maps and not maps:
         raise InputError("holds no label map", "Name the folder of SynthSeg's label maps", options.label_maps)
-    report = {"check": check(model.eval(), device)}
+    report: dict[str, Any] = {"check": check(model.eval(), device)}
     print(report["check"], flush=True)
     drawn = generate(maps, masks, options.generated, device, options.seed) if maps else {}
-    report["stages"] = train(
-        model, together(subjects, drawn), len(subjects.names), device, options.seconds, options.window, options.batch_size,
-        options.seed,
-    )  # fmt: skip
+    everybody = together(subjects, drawn)
+    sizes = options.window, options.batch_size
+    report["stages"] = train(model, everybody, len(subjects.names), device, options.seconds, *sizes, options.seed)
     folder = Path(options.output_dir)
     save_atomically(model.cpu().state_dict(), folder / "model.pt")
     write_text(folder / "log.json", as_json({**vars(options), **report}))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
@@ -26,7 +27,13 @@ from bundle.errors import InputError, input_error_in, report_plainly
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train.json"
 
 
-def pack_folder(dataset_dir: str, output_dir: str, config: Sequence[str] = (), split_file: str | None = None, datalist: str | None = None) -> int:
+def pack_folder(
+    dataset_dir: str,
+    output_dir: str,
+    config: Sequence[str] = (),
+    split_file: str | None = None,
+    datalist: str | None = None,
+) -> int:
     """Pack every subject of a folder; the number of those that could not be packed.
 
     Args:
@@ -41,7 +48,7 @@ def pack_folder(dataset_dir: str, output_dir: str, config: Sequence[str] = (), s
     """
     parser = ConfigParser()
     parser.read_config([str(CONFIG), *config])
-    items = subjects(dataset_dir, parser["contrasts"], parser["registry"], datalist)
+    items: Sequence[Mapping[str, Any]] = subjects(dataset_dir, parser["contrasts"], parser["registry"], datalist)
     if split_file:
         split = load_split(split_file)
         items = [item for part in PARTS for item in apply_split(items, split, part)]
@@ -78,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--datalist")
     parser.add_argument("--config", nargs="*", default=(), help="config files behind train.json")
     options = parser.parse_args(arguments)
-    return int(pack_folder(options.dataset_dir, options.output_dir, options.config, options.split_file, options.datalist) > 0)
+    return int(
+        pack_folder(options.dataset_dir, options.output_dir, options.config, options.split_file, options.datalist) > 0
+    )
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ class SliceLoader:
     A batch has "image" (B, M, H, W) in [0, 1], "seen", a copy that looks as if another scanner had made it, "exists"
     and "presence" (B, M), "regions" (B, 3, H, W), "valid" (B, 3) and "brain" (B, 1, H, W), all float32.
 
-    Slices are of all three planes: inference takes the mean over them. A coronal slice is (X, Z), a sagittal one (Z, Y),
-    as `bundle.inferers.views` cuts them. The draw follows from the seed of `reseed` alone, on one kind of device.
+    Slices are of all three planes: inference takes the mean over them. A coronal slice is (X, Z), a sagittal one (Z,
+    Y), as `bundle.inferers.views` cuts them. The draw follows from the seed of `reseed` alone, on one kind of device.
 
     Args:
         subjects: packed subjects; they are moved to the device once.
@@ -49,7 +49,9 @@ class SliceLoader:
         self.device = torch.device(device)
         self.batch_size, self.batches, self.window, self.shift = batch_size, batches, window, shift
         self.weights = torch.tensor([1.0] * len(subjects.names) if weights is None else weights, device=device)
-        self.planes = torch.tensor([planes[2], planes[1], planes[0]], device=device)  # by axis: sagittal, coronal, axial
+        self.planes = torch.tensor(
+            [planes[2], planes[1], planes[0]], device=device
+        )  # by axis: sagittal, coronal, axial
         self.appearance = Appearance()
         self.generator = torch.Generator(self.device)
 
@@ -78,7 +80,9 @@ class SliceLoader:
         chosen, axis, place = chosen[order], axis[order], place[order]
         counts = torch.bincount(axis, minlength=3).tolist()
         slices = [
-            self.cut(plane, s, z) for plane, (s, z) in enumerate(zip(chosen.split(counts), place.split(counts))) if len(s)
+            self.cut(plane, s, z)
+            for plane, (s, z) in enumerate(zip(chosen.split(counts), place.split(counts)))
+            if len(s)
         ]
         side = max(max(part.shape[2:]) for part in slices)
         voxels = torch.cat([centred(part, side) for part in slices])

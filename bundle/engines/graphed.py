@@ -93,7 +93,11 @@ class GraphedStep:
         return loss.detach()
 
     def run(
-        self, batches: Iterable[Batch], seconds: float, every: int = 250, log: Callable[[dict[str, float]], None] = print
+        self,
+        batches: Iterable[Batch],
+        seconds: float,
+        every: int = 250,
+        log: Callable[[dict[str, float]], None] = print,
     ) -> int:
         """Train for a time; the number of steps.
 

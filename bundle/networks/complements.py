@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 
 from bundle.networks.disentanglement import Disentanglement
 from bundle.networks.mmsf import MMSF
+from bundle.networks.structure_encoder import StructureEncoders
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Question:
     """Which contrasts are shown to the network, and which it is asked for.
 
     Every sample is used twice: with a subset of its contrasts, and with the rest of them. Each contrast is then encoded
-    once and asked for once, whatever the subsets are. Row b of 2B holds sample b with its subset, row B + b with the rest.
+    once and asked for once, whatever the subsets are. Row b of 2B holds sample b with its subset, row B + b with the
+    rest.
 
     Attributes:
         presence: (2B, M), 1 where a contrast is shown.
@@ -80,16 +82,17 @@ def structure(network: Disentanglement, image: Tensor, presence: Tensor) -> tupl
     """F_1..F_L and F_s of both rows of every sample: image (B, M, H, W), presence (2B, M) -> (2B, c_l, H_l, W_l)."""
     if network.mmsf is None or network.msse is None:
         raise ValueError("network: complementary subsets need MMSF and MSSE (decoupled and msse: true).")
-    encoded = side_by_side(network.encoders.encoders, image.transpose(0, 1)[:, :, None])
+    encoders = cast(StructureEncoders, network.encoders).encoders
+    encoded = side_by_side(encoders, image.transpose(0, 1)[:, :, None])
     scales = [
-        torch.cat([fuse(mmsf, scale, part) for part in presence.chunk(2)])
+        torch.cat([fuse(cast(MMSF, mmsf), scale, part) for part in presence.chunk(2)])
         for mmsf, scale in zip(network.mmsf, encoded)
     ]
     return scales, network.msse(scales)
 
 
 def fuse(mmsf: MMSF, structure: Tensor, presence: Tensor) -> Tensor:
-    """`MMSF.forward` of all contrasts, absent ones times 0: structure (M, B, c, H, W), presence (B, M) -> (B, c, H, W)."""
+    """`MMSF.forward` of all contrasts, absent ones times 0: (M, B, c, H, W), presence (B, M) -> (B, c, H, W)."""
     m, b = structure.shape[:2]
     there = presence.T[:, :, None, None, None].to(structure.dtype)
     count = presence.sum(1).clamp(min=1).to(structure.dtype).view(b, 1, 1, 1)
@@ -99,9 +102,7 @@ def fuse(mmsf: MMSF, structure: Tensor, presence: Tensor) -> Tensor:
     return mmsf.fusion((there * (own + context).sigmoid() * structure).sum(0))
 
 
-def decode(
-    network: Disentanglement, fused: Tensor, scales: Sequence[Tensor], style: Tensor, row: Tensor
-) -> Tensor:
+def decode(network: Disentanglement, fused: Tensor, scales: Sequence[Tensor], style: Tensor, row: Tensor) -> Tensor:
     """D_rec of every contrast from one of a sample's two rows: style (B, M, d), row (B, M) -> (B, M, H, W)."""
     features = [pick(part, row) for part in (fused, *scales)]
     image = side_by_side(network.decoders, features[0], features[1:], style.transpose(0, 1))
@@ -114,13 +115,14 @@ def pick(both: Tensor, row: Tensor) -> Tensor:
     return torch.where(row.T[:, :, None, None, None], second, first)
 
 
-def side_by_side(modules: Sequence[nn.Module], *inputs: Any) -> Any:
+def side_by_side(modules: Iterable[nn.Module], *inputs: Any) -> Any:
     """Modules of one architecture, each on its own input, as one batched computation.
 
     Args:
         modules: M modules whose parameters have the same names and shapes.
         inputs: tensors, or lists of them, whose first axis is M.
     """
-    own = [dict(module.named_parameters()) for module in modules]
+    first, *others = modules
+    own = [dict(module.named_parameters()) for module in (first, *others)]
     stacked = {name: torch.stack([parameters[name] for parameters in own]) for name in own[0]}
-    return vmap(lambda parameters, *parts: functional_call(modules[0], parameters, parts))(stacked, *inputs)
+    return vmap(lambda parameters, *parts: functional_call(first, parameters, parts))(stacked, *inputs)

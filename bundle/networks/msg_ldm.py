@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.networks.nets import AutoencoderKL
@@ -87,7 +87,7 @@ class MSGLDM(nn.Module):
     @property
     def reduction(self) -> int:
         """By how much the autoencoder reduces the sides of an image."""
-        return 2 ** (len(self.autoencoder.encoder.channels) - 1)
+        return 2 ** (len(cast(Sequence[int], self.autoencoder.encoder.channels)) - 1)
 
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of single-contrast images: (B, 1, H, W) -> (B, c, H/f, W/f), standard deviation near 1.

@@ -47,8 +47,7 @@ def affine_grid(
 
     changed = (torch.rand(count, 1, generator=generator, device=device) < prob).float()
     angle, sheared, size = (
-        limit * changed * part
-        for limit, part in zip((rotate, shear, scale), (draw(1), draw(2), draw(2)))
+        limit * changed * part for limit, part in zip((rotate, shear, scale), (draw(1), draw(2), draw(2)))
     )
     cos, sin, identity = angle.cos()[..., None], angle.sin()[..., None], torch.eye(2, device=device)
     turn = torch.cat([torch.cat([cos, -sin], 2), torch.cat([sin, cos], 2)], 1)
