@@ -48,6 +48,7 @@ STAGES: dict[str, tuple[type[DeviceLoss], float, float]] = {
     "disentanglement": (DisentanglementStage, 0.66, 1.2e-3),
     "diffusion": (DiffusionStage, 0.22, 1e-3),
 }
+BRAIN = (144, 176, 136)  # voxels of an adult's, with what the network's sides have to be a multiple of
 FIRST, LAST = 0.6, 0.2  # share of generated subjects at the start and at the end
 
 
@@ -105,16 +106,16 @@ def together(real: Packed, generated: Mapping[str, Any]) -> Packed:
     return gather({**named, **generated})
 
 
-def check(model: MSGLDM, device: torch.device) -> dict[str, Any]:
-    """What the device computes, against float32, and how long a volume takes."""
+def check(model: MSGLDM, device: torch.device, shape: Sequence[int] = BRAIN) -> dict[str, Any]:
+    """What the device computes, against float32, and how long a volume of this shape takes."""
     result: dict[str, Any] = {"device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU"}
-    volume = torch.rand(1, 2 * len(model.contrasts), 144, 176, 136, device=device)
+    volume = torch.rand(1, 2 * len(model.contrasts), *shape, device=device)
     volume[:, len(model.contrasts) :] = 1
     volume[:, [len(model.contrasts) - 1, -1]] = 0  # the last contrast is missing
     made = {}
     for name, amp in {"float32": False, **({"half": True} if half_is_fast(device) else {})}.items():
         inferer = VolumeInferer(batch_size=64, amp=amp)
-        inferer(volume[..., :64], model)
+        inferer(volume[..., : shape[2] // 2], model)
         start = time.monotonic()
         made[name] = inferer(volume, model)
         if device.type == "cuda":

@@ -23,7 +23,7 @@ class GraphedStep:
         network: whose weights are averaged.
         loss: maps a batch to a scalar; no branch and no shape in it may depend on the data.
         first: a batch with the shapes of all others.
-        parameters: further parameters to train, of the loss.
+        parameters: what is trained; None: all of the network's.
         learning_rate: the highest one; see `run`.
         weight_decay: of AdamW.
         average: share of the new weights in the running average.
@@ -35,14 +35,15 @@ class GraphedStep:
         network: nn.Module,
         loss: Callable[[Batch], Tensor],
         first: Batch,
-        parameters: Sequence[nn.Parameter] = (),
+        parameters: Sequence[nn.Parameter] | None = None,
         learning_rate: float = 1.2e-3,
         weight_decay: float = 1e-4,
         average: float = 7e-4,
         clip: float = 1.0,
     ) -> None:
         self.network, self.loss, self.learning_rate, self.clip = network, loss, learning_rate, clip
-        self.parameters = [p for p in (*network.parameters(), *parameters) if p.requires_grad]
+        chosen = network.parameters() if parameters is None else parameters
+        self.parameters = [p for p in chosen if p.requires_grad]
         device = self.parameters[0].device
         self.rate = torch.zeros((), device=device)  # a tensor, since a recorded number could not change
         on_gpu = device.type == "cuda"

@@ -11,7 +11,7 @@ from bundle.data.slice_loader import AXIAL, CORONAL, SAGITTAL, SliceLoader
 
 @pytest.fixture
 def subjects() -> Packed:
-    """Two subjects of 48x48x32 whose contrasts are x, y, z and 1 as fractions of the grid; the second lacks the last."""
+    """Two subjects of 48x48x32: contrasts are x, y, z and 1 as fractions of the grid; the second lacks the last."""
     size = (48, 48, 32)
     axes = torch.meshgrid(*(torch.arange(n) for n in size), indexing="ij")
     brain = torch.zeros(size, dtype=torch.uint8)
@@ -40,7 +40,7 @@ def test_a_batch_has_what_the_stages_read(subjects):
         assert shapes["regions"] == (12, 3, 32, 32) and shapes["brain"] == (12, 1, 32, 32)
         assert all(value.dtype == torch.float32 for value in batch.values())
         image, seen = batch["image"], batch["seen"]
-        assert 0 <= image.min() and image.max() <= 1 and 0 <= seen.min() and seen.max() <= 1
+        assert image.min() >= 0 and image.max() <= 1 and seen.min() >= 0 and seen.max() <= 1
         assert not image[(batch["brain"] == 0).expand_as(image)].any() and not seen[image == 0].any()
         assert torch.equal(batch["regions"][:, :1], batch["brain"])  # the lesion fills this brain
         assert (batch["presence"] <= batch["exists"]).all() and batch["presence"].any(1).all()
