@@ -2,12 +2,14 @@
 # Both make the environment .venv first (once); both need python3 (3.10 or newer), make and the package index.
 # make label STUDIES=DIR: serve a folder of scans with MONAI Label.   make test-label: test that.
 # Both make the environment .venv-label first (once); both need python3 from 3.10 to 3.12.
+# make gpu SUBJECTS=DIR: train on one GPU for ten minutes (docs/gpu.md); SECONDS=N for another time.
 # make bundle-zip: write the bundle for a release, as a folder and a zip file, into build/.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+SECONDS ?= 600
 
 LABEL := .venv-label
 LABEL_PY := $(LABEL)/bin/python
@@ -15,7 +17,7 @@ LABEL_PIP := $(LABEL_PY) -m pip --disable-pip-version-check
 LABEL_REQUIREMENTS := scripts/monai_label/requirements.txt
 
 .DELETE_ON_ERROR:
-.PHONY: env demo test lint bundle-zip label-env label test-label clean help
+.PHONY: env demo test gpu lint bundle-zip label-env label test-label clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -45,6 +47,11 @@ demo/.subjects: $(VENV)/.installed scripts/make_subjects.py $(wildcard bundle/da
 
 test: $(VENV)/.installed
 	$(PY) -m pytest
+
+gpu: $(if $(SUBJECTS),$(VENV)/.installed)
+	@test -n "$(SUBJECTS)" || { echo "error: no folder of subjects is named. Name it: make gpu SUBJECTS=DIR"; exit 1; }
+	$(PY) -m scripts.pack --dataset_dir "$(SUBJECTS)" --output_dir runs/packed
+	$(PY) -m scripts.gpu --packed runs/packed --output_dir runs/gpu --seconds $(SECONDS)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .

@@ -14,6 +14,8 @@ import torch
 from monai.bundle import ConfigParser, create_workflow
 
 from bundle import __version__
+from bundle.data.contrasts import load_registry
+from bundle.networks.weights import load_weights
 from tests.conftest import ROOT
 
 METADATA = json.loads((ROOT / "configs/metadata.json").read_text())
@@ -106,3 +108,15 @@ def test_the_shipped_weights_fit_and_are_small() -> None:
     network.load_state_dict(torch.load(path, weights_only=True))
     assert network.latent_scale.item() != 1.0
     assert network.disentanglement.style_bank.mean.abs().sum() > 0
+
+
+def test_the_shipped_u_net_fits_its_configs() -> None:
+    parser = ConfigParser()
+    names = ("inference", "baselines/unet_network", "baselines/unet_weights")
+    parser.read_config([str(ROOT / f"configs/{name}.json") for name in names])
+    parser["bundle_root"] = str(ROOT)
+    path = Path(parser.get_parsed_content("weights"))
+    assert path == ROOT / "models/unet.pt" and path.stat().st_size < 5e6
+    load_weights(parser.get_parsed_content("network_def"), path)  # checks the checksum beside it
+    t2 = load_registry(parser["registry"])["t2"].intensity
+    assert (t2.low, t2.high, t2.level) == (0.5, 50, 0.3)

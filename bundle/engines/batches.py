@@ -66,25 +66,14 @@ class AutoencoderBatch:
 class DisentanglementBatch:
     """Some contrasts are shown, and the hidden ones are to be reconstructed.
 
-    With `complements` every sample is used twice: with the subset that is shown, and with the rest of its contrasts.
-    Each contrast is then encoded once and asked for once, however the subsets fall, so that every step sees all
-    targets. A sample that shows all of its contrasts gets another subset, since it has nothing to ask for.
-
     Args:
         reconstruct_shown: probability that a shown contrast is to be reconstructed too, from its own style.
         region_mask: give the lesion regions as a further condition.
         region_prob: probability that they are given, where they are known.
     """
 
-    def __init__(
-        self,
-        reconstruct_shown: float = 0.25,
-        region_mask: bool = False,
-        region_prob: float = 0.5,
-        complements: bool = False,
-    ) -> None:
+    def __init__(self, reconstruct_shown: float = 0.25, region_mask: bool = False, region_prob: float = 0.5) -> None:
         self.reconstruct_shown, self.region_mask, self.region_prob = reconstruct_shown, region_mask, region_prob
-        self.complements = complements
 
     def __call__(
         self, batch: Batch, device: Any = None, non_blocking: bool = False, **_: Any
@@ -92,11 +81,6 @@ class DisentanglementBatch:
         image, seen, exists, presence, regions, valid = plain(
             batch, device, non_blocking, "image", "seen", "exists", "presence", "regions", "valid"
         )
-        if self.complements:
-            presence = with_complement(exists, presence)
-            image, seen, exists, regions, valid = (
-                part.repeat(2, *[1] * (part.ndim - 1)) for part in (image, seen, exists, regions, valid)
-            )
         again = presence * (torch.rand_like(presence) < self.reconstruct_shown)
         counted = torch.maximum(exists * (1 - presence), again)
         m = presence.shape[1]
@@ -120,13 +104,6 @@ def hide_one_of_complete(exists: Tensor, presence: Tensor) -> Tensor:
     if len(rows):
         shown[rows, torch.multinomial(presence[rows], 1).squeeze(1)] = 0
     return shown
-
-
-def with_complement(exists: Tensor, presence: Tensor) -> Tensor:
-    """The subsets (B, M), then the rest of what exists: (2B, M); of a sample of a single contrast the same twice."""
-    presence = hide_one_of_complete(exists, presence)
-    rest = exists - presence
-    return torch.cat([presence, torch.where(rest.any(1, keepdim=True), rest, presence)])
 
 
 class DiffusionBatch:

@@ -15,6 +15,8 @@ from bundle.networks.msg_ldm import MSGLDM
 from bundle.networks.sampler import add_noise
 
 Batch = Mapping[str, Tensor]
+# The weights of the loss with which the shipped U-Net was trained; on their own they were not measured.
+SQUARED_WEIGHT, LESION_WEIGHT = 5.0, 1.0
 OWN = 0.1  # probability that a contrast is reconstructed from the subset that shows it, with its own style
 
 
@@ -78,7 +80,8 @@ class DisentanglementStage(DeviceLoss):
 
     def __init__(self, model: MSGLDM, amp: bool) -> None:
         super().__init__(model, amp)
-        self.network, self.loss = model.disentanglement, DisentanglementLoss()
+        self.network = model.disentanglement
+        self.loss = DisentanglementLoss(squared_weight=SQUARED_WEIGHT, lesion_weight=LESION_WEIGHT)
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """`presence` (B, M), never all of several contrasts, and `own` (B, M)."""

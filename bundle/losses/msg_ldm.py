@@ -26,8 +26,8 @@ class DisentanglementLoss(nn.Module):
         lambda_sa: float = 1.0,
         frequency_weight: float = 0.1,
         paper_frequency: bool = False,
-        squared_weight: float = 5.0,
-        lesion_weight: float = 1.0,
+        squared_weight: float = 0.0,
+        lesion_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.lambdas = {"seg": lambda_seg, "sc": lambda_sc, "sa": lambda_sa}
