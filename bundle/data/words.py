@@ -24,9 +24,11 @@ LONGEST = 4  # chunks of a name that one entry of the tables may span
 
 _PLAIN = re.compile(r"[a-z][a-z0-9]*([-_ ][a-z0-9]+)*", re.I)
 _CHUNK = re.compile(r"[^\W_]+\*?")
-# "+C", "C+", "-C" and "C-" say whether there is contrast agent; the hyphen in "T1-C" only separates
-_AGENT = r"(?P<agent>\+c(?![^\W_])|(?<![^\W_])(?<!-)c[-+](?![^\W_])|(?<![^\s_])-c(?![^\W_]))"
-_SEPARATED = re.compile(rf"{_AGENT}|[^_\s.+()\[\],;&]+|\(\d+\)", re.I)
+# "+C", "C+", "-C", "C-", "T1Gd-" say whether there is contrast agent; the hyphen in "T1-C" and "T1-Gd" only separates
+_SHORT = r"(?:c|cm|ce|gd|gad|gado|km|ks)"
+_SIGNED = rf"(?:(?<![^\W_])|(?<=t1)|(?<=1w)){_SHORT}[-+](?![^\W_+-])"
+_AGENT = rf"(?P<agent>\+c(?![^\W_])|{_SIGNED}|(?<![^\s_])-{_SHORT}(?![^\W_]))"
+_SEPARATED = re.compile(rf"{_AGENT}|(?:(?!{_SIGNED})[^_\s.+()\[\],;&])+|\(\d+\)", re.I)
 _SESSION = re.compile("|".join(TABLE["session"]), re.I)
 _SPM = re.compile(f"[{''.join(TABLE['spm prefixes'])}]{{1,3}}")
 _ENTITIES = {key: role for role, keys in TABLE["entities"].items() for key in keys}

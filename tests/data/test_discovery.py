@@ -562,10 +562,15 @@ def test_an_unclear_sequence_may_be_any_contrast(tmp_path):
 
 def test_minus_and_plus_say_whether_there_is_agent(tmp_path):
     make(tmp_path, "p1/T1 C-.nii.gz", "p1/T1 C+.nii.gz", "p2/T1_-C.nii.gz", "p2/SAG T1 SE+C.nii.gz", "p3/T1-C.nii.gz")
+    make(tmp_path, "p4/T1_KM-.nii.gz", "p4/T1_KM+.nii.gz", "p5/Gd-/T1.nii.gz", "p5/Gd+/T1.nii.gz")
+    make(tmp_path, "p6/T1C-.nii.gz", "p6/T1C+.nii.gz")
     assert found(tmp_path) == {
         "p1": {"t1": "p1/T1 C-.nii.gz", "t1ce": "p1/T1 C+.nii.gz"},
         "p2": {"t1": "p2/T1_-C.nii.gz", "t1ce": "p2/SAG T1 SE+C.nii.gz"},
         "p3": {"t1ce": "p3/T1-C.nii.gz"},
+        "p4": {"t1": "p4/T1_KM-.nii.gz", "t1ce": "p4/T1_KM+.nii.gz"},
+        "p6": {"t1": "p6/T1C-.nii.gz", "t1ce": "p6/T1C+.nii.gz"},
+        "p5": {"t1": "p5/Gd-/T1.nii.gz", "t1ce": "p5/Gd+/T1.nii.gz"},
     }
 
 
