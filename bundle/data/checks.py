@@ -95,7 +95,8 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
 
     The plain form has 0 in the background and the brain above it. Below it are then at most a few small voxels, as a
     spline's overshoot is, which become 0. Where a brain of z-scores lies on both sides of its constant background, or
-    below it, the whole brain is raised above it.
+    below it, the whole brain is raised above it. A constant background below 0 is raised to just below the brain, at
+    most to 0.
 
     Args:
         slabs: the scan's voxels, float32, all at once or in parts; gone through several times, and repaired in place,
@@ -122,7 +123,7 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
     background, constant = find_background(found.border.voxels, found.lowest, found.highest)
     if background.value:
         lines.append(f"{path.name}: the background is {background.value:.6g} in the file, taken as 0")
-        found = _survey(slabs, background.value)
+        found = _survey(slabs, background.value, background.equal)
     if 0 < found.undershoot <= MAX_OVERSHOOT * found.total:
         what = f"{found.negative} voxels were below 0" if not background.value else f"{found.negative} were below that"
         lines.append(f"{path.name}: {what}, as a spline overshoots (down to {found.lowest:.4g}), set to 0")
@@ -130,24 +131,32 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
     if constant and found.undershoot > MIN_BELOW * (found.undershoot + found.total):
         room = ROOM * (found.highest - found.lowest)
         return lines, replace(background, offset=background.value + found.lowest - room)
+    if constant and background.value < 0:
+        # between such a background and the brain, resampling would make a boundary of intensities that are in neither
+        least = background.value + found.least - ROOM * (found.highest - found.least)
+        return lines, replace(background, offset=max(background.value, min(0.0, least)), overshoots=True)
     return lines, background
 
 
 @dataclass
 class _Survey:
-    """Numbers of a scan's voxels relative to its background: sums and counts of those below it, and above."""
+    """Numbers of a scan's voxels relative to its background: sums and counts of those below it, and above.
+
+    `least` is the lowest of those above.
+    """
 
     size: int = 0
     broken: int = 0
     negative: int = 0
     lowest: float = np.inf
+    least: float = np.inf
     highest: float = -np.inf
     undershoot: float = 0.0
     total: float = 0.0
     border: Border = field(default_factory=Border)
 
 
-def _survey(slabs: Iterable[np.ndarray], background: float = 0.0) -> _Survey:
+def _survey(slabs: Iterable[np.ndarray], background: float = 0.0, equal: float = 0.0) -> _Survey:
     found = _Survey()
     for slab in slabs:
         found.size += slab.size
@@ -155,6 +164,7 @@ def _survey(slabs: Iterable[np.ndarray], background: float = 0.0) -> _Survey:
         found.border.add(slab)
         voxels = slab - np.float32(background) if background else slab
         found.lowest, found.highest = min(found.lowest, float(voxels.min())), max(found.highest, float(voxels.max()))
+        found.least = min(found.least, float(voxels.min(where=voxels > equal, initial=np.inf)))
         below = voxels < 0
         found.negative += int(below.sum())
         found.undershoot -= voxels.sum(where=below, dtype=np.float64)

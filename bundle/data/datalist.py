@@ -162,6 +162,7 @@ def read_datalist(
         raise InputError(f"has {', '.join(unknown)}, which is no contrast", f"Known are {', '.join(known)}", path)
     items = [_item(row, path, wanted, vocabulary) for row in rows]
     _check_names([item["subject"] for item in items], path)
+    _refuse_shared(items, wanted, path)
     if not any(name in item for item in items for name in wanted) and not any("fault" in item for item in items):
         raise InputError(f"has no scan of {', '.join(wanted)}", "Fill in their columns", path)
     return sorted(items, key=lambda item: item["subject"])
@@ -175,16 +176,25 @@ def _table_rows(text: str, path: Path) -> list[dict[str, str]]:
         lines = [[cell.strip() for cell in line] for line in table]
     except csv.Error as error:
         raise InputError(f"is not readable as a table ({error})", "Write it as CSV", path) from error
-    lines = [line for line in lines if any(line)]
+    lines = [_without_empty_end(line) for line in lines if any(line)]
     names = [name.lower() for name in lines[0]] if lines else []
-    if "subject" not in names or len(set(names)) < len(names):
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise InputError(f"has two columns named {twice[0]}", "Leave one of them", path)
+    if "subject" not in names:
         raise InputError("has no line of column names with 'subject'", "Begin it with subject,t1,t1ce,...", path)
     if len(lines) < 2:
         raise InputError("names no subject", "Write a line per subject", path)
     for number, line in enumerate(lines[1:], 2):
         if len(line) > len(names):
             raise InputError(f"has more cells than columns in row {number}", "Put paths with a comma in quotes", path)
+        if any(cell and not name for name, cell in zip(names, line)):
+            raise InputError(f"has a cell in row {number} whose column has no name", "Name the column", path)
     return [{name: cell for name, cell in zip(names, line) if cell} for line in lines[1:]]
+
+
+def _without_empty_end(line: list[str]) -> list[str]:
+    """The cells up to the last that is not empty; spreadsheets write the cells of deleted columns."""
+    return line[: max(number for number, cell in enumerate(line, 1) if cell)]
 
 
 def _json_rows(text: str, path: Path) -> list[dict[str, Any]]:
@@ -205,7 +215,12 @@ def _named(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary) -> dict[s
     item = {
         key: value for key, value in row.items() if key not in ("image", "fold") and isinstance(value, str) and value
     }
-    images = [row["image"]] if isinstance(row.get("image"), str) else list(row.get("image") or ())
+    said = row.get("image") or []
+    images = [said] if isinstance(said, str) else said
+    wrong = [key for key in ("subject", *vocabulary.registry, *BESIDE) if not isinstance(row.get(key) or "", str)]
+    if not isinstance(images, list) or wrong:
+        fault = f"has {json.dumps(row.get(wrong[0]) if wrong else said)} under '{wrong[0] if wrong else 'image'}'"
+        raise InputError(fault, "Write one text there; several files only under 'image', as a list", path)
     for image in images:
         file = Path(str(image))
         (named,) = read_folder([path.parent / file], path.parent.joinpath(file).parent, vocabulary)
@@ -224,8 +239,11 @@ def _item(row: Mapping[str, str], path: Path, wanted: Sequence[str], vocabulary:
     item |= {key: str(path.parent / Path(file).expanduser()) for key, file in files.items() if OR not in file}
     open_choice = [key for key, file in files.items() if OR in file]
     scans = [item[name] for name in wanted if name in item]
+    used = [item[key] for key in (*wanted, "mask", "label") if key in item]
     if "unread" in row:
-        item["unused"] = [_unread(path.parent / file, wanted, vocabulary) for file in row["unread"].split(OR)]
+        item["unused"] = [
+            _unread(path.parent / Path(file).expanduser(), wanted, vocabulary) for file in row["unread"].split(OR)
+        ]
     if row.get("refused"):
         fault = f"{subject}: is marked as refused: {row['refused'].rstrip('.')}"
         item["fault"] = str(InputError(fault, "Correct the row and clear its cell 'refused'", path))
@@ -234,14 +252,27 @@ def _item(row: Mapping[str, str], path: Path, wanted: Sequence[str], vocabulary:
         item["fault"] = str(InputError(fault, "Leave one of them in the cell", path))
     elif not scans:
         item["fault"] = str(InputError(f"{subject}: names no scan of {', '.join(wanted)}", "Fill in a column", path))
-    elif len({os.path.realpath(scan) for scan in scans}) < len(scans):
-        item["fault"] = str(InputError(f"{subject}: has one file for two contrasts", "Correct it", path))
+    elif len({os.path.realpath(file) for file in used}) < len(used):
+        item["fault"] = str(InputError(f"{subject}: has one file in two columns", "Correct it", path))
     if "label" in item:
         item["label_convention"] = row.get("label_convention") or _convention(item, wanted, vocabulary)
         if item["label_convention"] not in CONVENTIONS:
             fault = f"{subject}: label_convention '{item['label_convention']}' is unknown"
             raise InputError(fault, f"Use one of {', '.join(CONVENTIONS)}", path)
     return item
+
+
+def _refuse_shared(items: Sequence[dict[str, Any]], wanted: Sequence[str], path: Path) -> None:
+    """Refuse subjects with one scan in both rows, as after a cell was copied too far."""
+    owners: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        for scan in {os.path.realpath(item[name]) for name in wanted if name in item}:
+            owners.setdefault(scan, []).append(item)
+    for scan, found in owners.items():
+        for item in found if len(found) > 1 else ():
+            names = " and ".join(other["subject"] for other in found)
+            fault = f"{item['subject']}: {Path(scan).name} is in the rows of {names}"
+            item.setdefault("fault", str(InputError(fault, "Leave it in the row of the subject that it is of", path)))
 
 
 def _unread(file: Path, wanted: Sequence[str], vocabulary: Vocabulary) -> dict[str, Any]:

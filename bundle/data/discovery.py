@@ -71,7 +71,7 @@ def find_subjects(
         homes.setdefault(file.folder, []).append(file)
     found = [subject for folder in sorted(homes) for subject in divide(folder, homes[folder], root)]
     subjects = without_strays(found, root)
-    refuse_divided(subjects, root)
+    refuse_divided(subjects, root, vocabulary)
     for subject in subjects:
         subject.item = _item(subject, root, wanted) if subject.scans else _unknown_item(subject, wanted)
     if not unreadable and not any(file.kind in wanted or _may_be_scan(file) for file in files):

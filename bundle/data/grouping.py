@@ -12,11 +12,12 @@ from typing import Any
 
 from bundle.data.choice import listed
 from bundle.data.naming import OTHER, TIME_POINT, UNKNOWN, Meaning, NamedFile
-from bundle.data.words import chunks, names_session
+from bundle.data.words import Vocabulary, chunks, names_session
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 8  # words of a name whose subsets are looked up
+MANY_SERIES = 64  # of one study there are fewer
 
 
 @dataclass
@@ -100,7 +101,7 @@ def _without_rests(files: Sequence[NamedFile], many: bool) -> list[NamedFile]:
     rests = {scan.rest.lower() for scan in scans}
     keys = {chunks(scan.key) for scan in scans}
     shared = rests.pop() if len(scans) > 1 and len(rests) == 1 else ""
-    all_behind = keys == {()} and all(scan.rest for scan in scans)
+    all_behind = keys == {()} and all(scan.rest for scan in scans) and (len(scans) > 1 or _is_number(scans[0].rest))
     return [_without_rest(file, keys, shared, many, all_behind) if file.rest else file for file in files]
 
 
@@ -120,6 +121,11 @@ def _without_rest(file: NamedFile, keys: set[tuple[str, ...]], shared: str, many
         key = "_".join(filter(None, (file.key, file.rest)))
         return replace(file.doubtful(file.meaning.reason or unclear), key=key, rest="")
     return file
+
+
+def _is_number(text: str) -> bool:
+    """Whether there is a digit in every word of a text, as in S13408_I13722."""
+    return all(any(map(str.isdigit, word)) for word in chunks(text))
 
 
 class _Owners:
@@ -244,8 +250,10 @@ def _unowned(file: NamedFile) -> NamedFile:
     return file
 
 
-def refuse_divided(subjects: Sequence[Subject], root: Path) -> None:
+def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabulary) -> None:
     """Refuse what may be one study whose files were divided, because some of their names or folders have a word more.
+
+    So is what may be one study with a folder for each series.
 
     Where only the session, or upper and lower case, tells two apart they are refused if no contrast occurs twice.
     """
@@ -273,11 +281,57 @@ def refuse_divided(subjects: Sequence[Subject], root: Path) -> None:
                 same = other.name.lower() == subject.name.lower() if above == root else not other.key
                 if same and (subject.when in ("", other.when) or not subject.kinds & other.kinds):
                     _refuse_pair(subject, other, root)
+    for one, other in _in_folders_of_series(with_scans, root, vocabulary):
+        _refuse_pair(one, other, root)
     for folder, found in within.items():
         if names_session(folder.name) and folder != root:  # what is in it are parts of a study, or the subjects then
             for one, other in combinations(found, 2):
                 if not one.kinds & other.kinds:
                     _refuse_pair(one, other, root)
+
+
+def _in_folders_of_series(
+    subjects: Sequence[Subject], root: Path, vocabulary: Vocabulary
+) -> Iterator[tuple[Subject, Subject]]:
+    """Pairs of subjects that may be one study with a folder for each series of it.
+
+    They have one place but for folders named after contrasts (T1/p1, FLAIR/p1; p1/T1/001, p1/FLAIR/002), one BIDS name,
+    or they are all that a folder holds, with a contrast each (p1/scans/2/T1, p1/scans/3/FLAIR).
+    """
+    alike: dict[tuple[object, ...], list[Subject]] = defaultdict(list)
+    below: dict[Path, list[Subject]] = defaultdict(list)
+    of_contrast: dict[str, bool] = {}
+    for subject in subjects:
+        parts = [part.lower() for part in subject.folder.relative_to(root).parts]
+        for part in parts[:-1]:
+            of_contrast.setdefault(part, any(word.role == "contrast" for word in vocabulary.read(part)))
+        series = [number for number, part in enumerate(parts[:-1]) if of_contrast[part]]
+        place = tuple(part for number, part in enumerate(parts) if number not in series)
+        alike[(place, subject.key.lower(), subject.session.lower())].append(subject)
+        if subject.scans[0].bids:
+            alike[(subject.key.lower(), subject.session.lower())].append(subject)
+        if series and series[0]:
+            alike[tuple(parts[: series[0]])].append(subject)
+        for above in list(subject.folder.parents)[: max(0, len(parts) - 1)]:
+            below[above].append(subject)
+    for above, found in below.items():
+        kinds = [kind for subject in found for kind in subject.kinds]
+        if len(set(kinds)) == len(kinds) == len(found) == len({subject.folder for subject in found}):
+            alike[(above,)] = found
+    for found in alike.values():
+        for one, other in combinations(found if len(found) < MANY_SERIES else (), 2):
+            if one.folder != other.folder and not one.kinds & other.kinds and _may_be_one_session(one, other, root):
+                yield one, other
+
+
+def _may_be_one_session(one: Subject, other: Subject, root: Path) -> bool:
+    """Whether the names of their files and folders do not say two sessions."""
+    said = []
+    for subject in (one, other):
+        folders = [part.lower() for part in subject.folder.relative_to(root).parts if names_session(part)]
+        point = [subject.folder.name.lower()] if TIME_POINT.fullmatch(subject.folder.name) else []
+        said.append({*folders, *point, *filter(None, [subject.session.lower()])})
+    return not said[0] or not said[1] or bool(said[0] & said[1])
 
 
 def _refuse_pair(one: Subject, other: Subject, root: Path) -> None:

@@ -26,7 +26,7 @@ TEMPLATE, REGISTERED = "template", "registered"
 # (WMH: orig and pre), only the latter lie on one grid.
 BESIDE = 1
 PARTS = dict.fromkeys(("anat", "dwi", "func", "fmap", "perf", "images"), BESIDE)
-PARTS.update(pre=0, preprocessed=0, raw=2, orig=2)
+PARTS.update(pre=0, preprocessed=0, preprocessed_data=0, raw=2, orig=2, raw_data=2)
 IMAGES_OF_MANY = re.compile(r"images(tr|ts|val)", re.I)
 LABELS_OF_MANY = re.compile(r"labels(tr|ts|val)", re.I)
 
@@ -165,6 +165,8 @@ def _length_of_folder(text: str, path: Path, root: Path, vocabulary: Vocabulary)
             names_something = any(
                 w.role in (UNKNOWN_WORD, "subject") for n in folders[first:last] for w in vocabulary.read(n)
             )
+            if len(said) == len(ends) and any(w.role == "contrast" for w in vocabulary.read(text)):
+                continue  # AX_FLAIR_3/AX_FLAIR_3: that is all the name says
             if said and names_something and len(said) <= len(ends) and chunks(text)[: len(said)] == said:
                 length = max(length, ends[len(said) - 1])
     return length

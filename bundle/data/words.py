@@ -24,6 +24,11 @@ LONGEST = 4  # chunks of a name that one entry of the tables may span
 
 _PLAIN = re.compile(r"[a-z][a-z0-9]*([-_ ][a-z0-9]+)*", re.I)
 _CHUNK = re.compile(r"[^\W_]+\*?")
+# "+C", "C+", "-C", "C-", "T1Gd-" say whether there is contrast agent; the hyphen in "T1-C" and "T1-Gd" only separates
+_SHORT = r"(?:c|cm|ce|gd|gad|gado|km|ks)"
+_SIGNED = rf"(?:(?<![^\W_])|(?<=t1)|(?<=1w)){_SHORT}[-+](?![^\W_+-])"
+_AGENT = rf"(?P<agent>\+c(?![^\W_])|{_SIGNED}|(?<![^\s_])-{_SHORT}(?![^\W_]))"
+_SEPARATED = re.compile(rf"{_AGENT}|(?:(?!{_SIGNED})[^_\s.+()\[\],;&])+|\(\d+\)", re.I)
 _SESSION = re.compile("|".join(TABLE["session"]), re.I)
 _SPM = re.compile(f"[{''.join(TABLE['spm prefixes'])}]{{1,3}}")
 _ENTITIES = {key: role for role, keys in TABLE["entities"].items() for key in keys}
@@ -36,7 +41,7 @@ class Word:
     Attributes:
         text: as it is in the name.
         role: what it means: "contrast", one of `ROLES`, "other", "subject", "session", "space", "unknown", or "loose",
-            where it means something only together with others that are not beside it (weighted).
+            where it means something only together with others that are not beside it (weighted), or several things.
         value: the contrast's name, what another image is ("a phase image"), or the entry of the table.
         start, end: where it is in the name.
         entity: it is a part of a BIDS entity (acq-3D), whose unknown values mean nothing here.
@@ -73,7 +78,8 @@ class Vocabulary:
             self._add([pattern for pattern in row.patterns if _PLAIN.fullmatch(pattern)], "contrast", row.name)
             endings = (pattern for pattern in row.patterns if not _PLAIN.fullmatch(pattern))
             self.endings += [(re.compile(rf"(?:.*[-_. ])?(?P<token>{e})", re.I | re.S), row.name) for e in endings]
-        self.pieces = sorted((word for word in self.known if len(word) > 1 or word == "2"), key=len, reverse=True)
+        self._add(TABLE["unclear"], "loose")
+        self.pieces = sorted(filter(self._may_be_piece, self.known), key=len, reverse=True)
         of_scans = ("contrast", "perhaps agent", "no agent")
         pieces = {
             piece for span, (role, _) in self.spans.items() if len(span) > 1 and role in of_scans for piece in span
@@ -85,6 +91,12 @@ class Vocabulary:
         for word in words:
             pieces = tuple(re.split("[-_ ]", word.lower()))
             self.known["".join(pieces)] = self.spans[pieces] = (role, value or word)
+
+    def _may_be_piece(self, word: str) -> bool:
+        """Whether a word may stand in a name without a separator; two letters (pd-gm) are other words' parts, too."""
+        if self.known[word][0] == "other" and word.isalpha():
+            return len(word) > 2
+        return len(word) > 1 or word == "2"
 
     def ending(self, name: str) -> Word | None:
         """The longest end of a name that one of the regular expressions matches."""
@@ -99,9 +111,12 @@ class Vocabulary:
         words: list[Word] = []
         end = self.ending(name)
         rest = name if end is None else name[: end.start]
-        for match in re.finditer(r"[^_\s.+()\[\],;&]+|\(\d+\)", rest):
+        for match in _SEPARATED.finditer(rest):
             if match[0].startswith("("):
                 words.append(Word(match[0], "copy", "copy", *match.span()))
+            elif match["agent"]:
+                role = "no agent" if "-" in match[0] else "agent"
+                words.append(Word(match[0], role, match[0], *match.span()))
             else:
                 words += self._entities(match[0], match.start(), bool(words) and words[0].role == "subject")
         words = self._joined(words)

@@ -364,3 +364,13 @@ def test_what_nibabel_repairs_is_reported_with_the_file_s_name(tmp_path, capfd):
     assert header.notes[0].startswith("b.nii: the qform is not valid") and "the sform was used" in header.notes[0]
     assert load_nifti(path).shape == load_nifti(bad).shape == SHAPE
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", [-100, -1024, -32768])
+def test_a_background_far_below_the_brain_leaves_no_steps_at_its_boundary(value):
+    voxels = np.zeros((20, 20, 20), np.float32)
+    voxels[5:15, 5:15, 5:15] = np.random.default_rng(0).uniform(300, 900, (10, 10, 10))
+    file = np.where(voxels > 0, voxels, np.float32(value))
+    _, background = check_image([file], "x.nii")
+    background.remove(file)
+    np.testing.assert_array_equal(file, voxels)

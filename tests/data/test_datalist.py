@@ -111,9 +111,39 @@ def test_tables_that_cannot_be_read(tmp_path, text, said):
 def test_rows_that_cannot_be_used(tmp_path):
     (tmp_path / "list.csv").write_text("subject,t1,t2\na,x.nii,x.nii\nb,x.nii | y.nii,\nc,z.nii,\n")
     a, b, c = read_datalist(tmp_path / "list.csv", CONTRASTS)
-    assert "a: has one file for two contrasts" in a["fault"]
+    assert "a: has one file in two columns" in a["fault"]
     assert "b: several files for t1" in b["fault"]
     assert c == {"subject": "c", "warnings": [], "unused": [], "t1": str(tmp_path / "z.nii")}
+
+
+def test_one_scan_in_two_rows_or_as_its_own_mask(tmp_path):
+    (tmp_path / "list.csv").write_text("subject,t1,t2,mask\na,x.nii,y.nii,\nb,./x.nii,z.nii,\nc,v.nii,,v.nii\n")
+    a, b, c = read_datalist(tmp_path / "list.csv", CONTRASTS)
+    assert "a: x.nii is in the rows of a and b" in a["fault"]
+    assert "b: x.nii is in the rows of a and b" in b["fault"]
+    assert "c: has one file in two columns" in c["fault"]
+
+
+def test_columns_that_a_spreadsheet_leaves_empty(tmp_path):
+    (tmp_path / "list.csv").write_text("subject;t1;;;\r\na;x.nii;;;\r\n")
+    (item,) = read_datalist(tmp_path / "list.csv", CONTRASTS)
+    assert item["t1"] == str(tmp_path / "x.nii") and "fault" not in item
+    (tmp_path / "list.csv").write_text("subject,,t1\na,x.nii,y.nii\n")
+    with pytest.raises(InputError, match="has a cell in row 2 whose column has no name"):
+        read_datalist(tmp_path / "list.csv", CONTRASTS)
+    (tmp_path / "list.csv").write_text("subject,t1,T1\na,x.nii,y.nii\n")
+    with pytest.raises(InputError, match="has two columns named t1"):
+        read_datalist(tmp_path / "list.csv", CONTRASTS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("t2", ["y.nii"]), ("unread", ["y.mha"]), ("subject", 1), ("mask", {"file": "m.nii"}), ("image", {"t1": "x.nii"})],
+)
+def test_json_with_other_than_text(tmp_path, key, value):
+    (tmp_path / "list.json").write_text(json.dumps([{"subject": "a", "t1": "x.nii", key: value}]))
+    with pytest.raises(InputError, match=rf"list.json: has .* under '{key}'"):
+        read_datalist(tmp_path / "list.json", CONTRASTS)
 
 
 def test_no_table(tmp_path):

@@ -498,3 +498,90 @@ def test_all_real_sources_at_once(shared_data):
     assert {item["subject"]: " ".join(scan_keys(item)) for item in items} == {
         k: v for s in REAL.values() for k, v in s.items()
     }
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["T1/p1/T1", "FLAIR/p1/FLAIR"],
+        ["data/T1/p1/x_T1", "data/FLAIR/p1/x_FLAIR"],
+        ["p1/T1/001/T1", "p1/FLAIR/002/FLAIR"],
+        ["p1/scans/2/NIFTI/T1", "p1/scans/3/NIFTI/FLAIR"],  # XNAT
+        ["p1/scan1/T1", "p1/scan2/T2"],
+        [
+            f"OAS_d0129/anat{n}/NIFTI/sub-OAS_ses-d0129_{end}"
+            for n, end in enumerate(("run-01_T1w", "run-02_T1w", "T2w"))
+        ],
+        [
+            "A/002/MPRAGE/2006-04-18_08_20_30.0/I1/A_002_MR_MPRAGE",  # ADNI
+            "A/002/MPRAGE/2007-04-18_08_20_30.0/I2/A_002_MR_MPRAGE",
+            "A/002/Axial_FLAIR/2007-04-18_08_20_30.0/I3/A_002_MR_Axial_FLAIR",
+        ],
+        ["a/sub-1/anat/sub-1_T1w", "b/sub-1/anat/sub-1_FLAIR"],
+        ["patient 1/T1", "Patient 1/FLAIR"],
+    ],
+)
+def test_a_study_with_a_folder_for_each_series_is_refused(tmp_path, files):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files))
+    faults = [subject.get("fault", "") for subject in found(tmp_path).values()]
+    assert len(faults) == len(files)
+    assert all("may be of one study or of two" in fault for fault in faults)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["p1/T1", "p2/FLAIR"],
+        ["p1_T1", "p2_FLAIR"],
+        ["p1/pre-op/T1", "p1/post-op/FLAIR"],
+        ["ses-1/sub-1/T1", "ses-2/sub-1/FLAIR"],
+        ["sub-1/ses-1/sub-1_ses-1_T1w", "sub-1/ses-2/sub-1_ses-2_FLAIR"],
+        ["site/p1/T1", "site/p2/T1", "site/p3/FLAIR"],
+        ["p1/T1/p1_T1_T2", "p1/T2/p1_T2_T1"],  # time points
+    ],
+)
+def test_subjects_and_sessions_of_other_contrasts_are_no_series_of_one(tmp_path, files):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files))
+    subjects = found(tmp_path)
+    assert len(subjects) == len(files)
+    assert not [subject for subject in subjects.values() if "fault" in subject]
+
+
+def test_a_lone_scan_with_an_unknown_word(tmp_path):
+    make(tmp_path, "p1/T2_tirm.nii.gz", "p2/T1_S13408.nii.gz", "p3/T1.nii.gz")
+    subjects = found(tmp_path)
+    assert "T2_tirm.nii.gz: it is not known what 'tirm' in its name means" in subjects["p1"]["fault"]
+    assert subjects["p2"] == {"t1": "p2/T1_S13408.nii.gz"}
+
+
+def test_an_unclear_sequence_may_be_any_contrast(tmp_path):
+    make(tmp_path, "p1/sT1W_3D_TFE.nii.gz", "p1/T2W_TSE.nii.gz")
+    (item,) = find_subjects(tmp_path, CONTRASTS)
+    assert [entry["may_hold"] for entry in item["unused"]] == [CONTRASTS]
+
+
+def test_minus_and_plus_say_whether_there_is_agent(tmp_path):
+    make(tmp_path, "p1/T1 C-.nii.gz", "p1/T1 C+.nii.gz", "p2/T1_-C.nii.gz", "p2/SAG T1 SE+C.nii.gz", "p3/T1-C.nii.gz")
+    make(tmp_path, "p4/T1_KM-.nii.gz", "p4/T1_KM+.nii.gz", "p5/Gd-/T1.nii.gz", "p5/Gd+/T1.nii.gz")
+    make(tmp_path, "p6/T1C-.nii.gz", "p6/T1C+.nii.gz")
+    assert found(tmp_path) == {
+        "p1": {"t1": "p1/T1 C-.nii.gz", "t1ce": "p1/T1 C+.nii.gz"},
+        "p2": {"t1": "p2/T1_-C.nii.gz", "t1ce": "p2/SAG T1 SE+C.nii.gz"},
+        "p3": {"t1ce": "p3/T1-C.nii.gz"},
+        "p4": {"t1": "p4/T1_KM-.nii.gz", "t1ce": "p4/T1_KM+.nii.gz"},
+        "p6": {"t1": "p6/T1C-.nii.gz", "t1ce": "p6/T1C+.nii.gz"},
+        "p5": {"t1": "p5/Gd-/T1.nii.gz", "t1ce": "p5/Gd+/T1.nii.gz"},
+    }
+
+
+def test_msseg_2016(tmp_path):
+    make(tmp_path, *(f"01/Preprocessed_Data/{name}_preprocessed.nii.gz" for name in ("FLAIR", "T1", "GADO")))
+    make(tmp_path, "01/Raw_Data/FLAIR.nii.gz", "01/Masks/Brain_Mask.nii.gz")
+    assert found(tmp_path) == {
+        "01": {
+            "t1": "01/Preprocessed_Data/T1_preprocessed.nii.gz",
+            "t1ce": "01/Preprocessed_Data/GADO_preprocessed.nii.gz",
+            "flair": "01/Preprocessed_Data/FLAIR_preprocessed.nii.gz",
+            "mask": "01/Masks/Brain_Mask.nii.gz",
+        }
+    }
