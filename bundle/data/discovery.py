@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.data.choice import choose, listed, may_hold
 from bundle.data.contrasts import load_registry, select
-from bundle.data.grouping import Subject, divide, refuse_divided, without_strays
+from bundle.data.grouping import Subject, divide, refuse_divided, refuse_unclear_agents, without_strays
 from bundle.data.naming import (
     IMAGES_OF_MANY,
     OTHER_SUFFIXES,
@@ -72,6 +72,7 @@ def find_subjects(
     found = [subject for folder in sorted(homes) for subject in divide(folder, homes[folder], root)]
     subjects = without_strays(found, root)
     refuse_divided(subjects, root, vocabulary)
+    refuse_unclear_agents(subjects, root, vocabulary)
     for subject in subjects:
         subject.item = _item(subject, root, wanted) if subject.scans else _unknown_item(subject, wanted)
     if not unreadable and not any(file.kind in wanted or _may_be_scan(file) for file in files):

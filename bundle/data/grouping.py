@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bundle.data.choice import listed
-from bundle.data.naming import OTHER, TIME_POINT, UNKNOWN, Meaning, NamedFile
+from bundle.data.choice import SAY_WHICH, listed
+from bundle.data.naming import OTHER, TIME_POINT, UNKNOWN, Meaning, NamedFile, has_agent, names_agent, without_agent
 from bundle.data.words import Vocabulary, chunks, names_session
 
 logger = logging.getLogger(__name__)
@@ -288,6 +288,35 @@ def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabula
             for one, other in combinations(found, 2):
                 if not one.kinds & other.kinds:
                     _refuse_pair(one, other, root)
+
+
+def refuse_unclear_agents(subjects: Sequence[Subject], root: Path, vocabulary: Vocabulary) -> None:
+    """Refuse what may be of a study after an operation, or else be the scan with contrast agent of another study.
+
+    Such are a contrast that is there both with and without "post" (post_T2 beside T2) where a post_T1 is the only T1CE,
+    and subjects without T1CE in a folder named after contrast agent, or that differ only by such a word in a folder's
+    name (post/p1, p1_post).
+    """
+    alike: dict[tuple[object, ...], list[Subject]] = defaultdict(list)
+    for subject in subjects:
+        after = {kind for file in subject.unread if file.meaning.after for kind in file.meaning.may_hold}
+        plain = {scan.kind for scan in subject.scans if not scan.meaning.after}
+        t1ce = [scan for scan in subject.scans if scan.kind == "t1ce"]
+        if t1ce and after & plain and all(scan.meaning.after for scan in t1ce):
+            names = ", ".join(sorted(after & plain))
+            fault = f"there are {names} with and without 'post', which may mean contrast agent or a second study"
+            subject.faults.insert(0, (f"{fault}: {listed([t1ce[0].path], root)}", SAY_WHICH))
+        elif subject.scans and not t1ce:
+            *above, own = subject.folder.relative_to(root).parts or [""]
+            place = [without_agent(part, vocabulary) for part in above] + [without_agent(own, vocabulary) or own]
+            alike[(tuple(filter(None, place)), subject.key.lower(), subject.session.lower())].append(subject)
+    for found in alike.values():
+        parts = {subject.folder.relative_to(root).parts for subject in found}
+        inside = any(names_agent(part, vocabulary) for path in parts for part in path[:-1])
+        if inside or (len(parts) > 1 and any(has_agent(part, vocabulary) for path in parts for part in path)):
+            fault = "it is not clear by the folders' names whether a T1 would be with contrast agent: "
+            for subject in found:
+                subject.faults.append((fault + listed([s.scans[0].path for s in found], root), SAY_WHICH))
 
 
 def _in_folders_of_series(

@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 OTHER = "other"  # known, and known to be neither a scan of a contrast, a label nor a mask
 NOT_SCANS = (UNKNOWN, OTHER, "label", "mask")
 LESION = ("lesion", "part of a lesion", "segmentation")
-AGENT = ("agent", "perhaps agent")
+AGENT = ("agent", "perhaps agent", "agent or operation")
 TEMPLATE, REGISTERED = "template", "registered"
 
 # Folders that hold a part of a subject, by preference: where its scans are there both as acquired and as preprocessed
@@ -49,6 +49,7 @@ class Meaning:
         reason: why it is not used, where it is "other" or "unknown".
         may_hold: for "unknown", the contrasts that it may be; empty: any.
         lesion: which of `LESION` a label is.
+        after: only the word "post" says that there is contrast agent; it may mean after an operation.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Meaning:
     reason: str = ""
     may_hold: tuple[str, ...] = ()
     lesion: str = ""
+    after: bool = False
 
 
 @dataclass(frozen=True)
@@ -291,11 +293,12 @@ def meaning_of(words: Sequence[Word], vocabulary: Vocabulary) -> Meaning:
     if loose is not None:
         return Meaning(UNKNOWN, reason=f"it is not known what '{loose.text}' in its name belongs to")
     contrast, reason, held = _contrast(words, vocabulary.registry)
+    after = {word.role for word in words if word.role in AGENT} == {"agent or operation"}
     if not contrast:
-        return Meaning(UNKNOWN, reason=reason, may_hold=held)
+        return Meaning(UNKNOWN, reason=reason, may_hold=held, after=after)
     token = "".join(word.text.lower() for word in words if word.role == "contrast")
     token += "".join(word.text.lower() for word in words if word.role in AGENT)
-    return Meaning(contrast, space, "stripped" in roles, "corrected" in roles, token)
+    return Meaning(contrast, space, "stripped" in roles, "corrected" in roles, token, after=after)
 
 
 def _space(words: Sequence[Word], vocabulary: Vocabulary) -> tuple[str, list[Word]]:
@@ -401,6 +404,22 @@ def _is_part(words: Sequence[Word], first: bool) -> bool:
     if first:
         return bool(roles & whole) and roles <= {*whole, "neutral"}
     return not roles & {UNKNOWN_WORD, "session", "subject", "contrast", "copy", "space", "target", "loose"}
+
+
+def names_agent(folder: str, vocabulary: Vocabulary) -> bool:
+    """Whether a folder's name says nothing but that there is contrast agent (Gd, post)."""
+    return has_agent(folder, vocabulary) and _is_part(vocabulary.read(folder), True)
+
+
+def has_agent(folder: str, vocabulary: Vocabulary) -> bool:
+    """Whether a word in a folder's name says that there is contrast agent."""
+    return any(word.role in AGENT for word in vocabulary.read(folder))
+
+
+def without_agent(folder: str, vocabulary: Vocabulary) -> str:
+    """The words of a folder's name that do not say whether there is contrast agent, in lower case."""
+    agents = (*AGENT, "no agent")
+    return " ".join(word.text.lower() for word in vocabulary.read(folder) if word.role not in agents)
 
 
 def _fits(file: NamedFile, folder_words: Sequence[Word], vocabulary: Vocabulary) -> bool:

@@ -585,3 +585,26 @@ def test_msseg_2016(tmp_path):
             "mask": "01/Masks/Brain_Mask.nii.gz",
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("files", "refused"),
+    [
+        ("p1_pre_T1 p1_pre_T2 p1_pre_FLAIR p1_post_T1 p1_post_T2 p1_post_FLAIR", "p1"),
+        ("p1/p1_pre_T1 p1/p1_pre_FLAIR p1/p1_post_T1 p1/p1_post_FLAIR", "p1"),
+        ("p1/T1 p1/T2 p1/T1_post p1/T2_post p2/T1", "p1"),
+        ("pre/p1/T1 post/p1/T1", "pre_p1 post_p1"),
+        ("pre/p1/T1 pre/p1/T2 post/p1/T1 post/p1/T2 p2/T1", "pre_p1 post_p1"),
+        ("post/p1/T1 p2/T1", "p1"),
+        ("Gd/p1/T1 nativ/p1/T1", "Gd_p1 nativ_p1"),
+        ("p1_pre/T1 p1_post/T1 p2/T1", "p1_pre p1_post"),
+        ("p1/pre_T1 p1/post_T1 p1/FLAIR", ""),
+        ("p1/T1 p1/T1_gd p1/FLAIR p1/FLAIR_post", ""),
+        ("post/p1/T1 post/p1/T1ce post/p2/T1ce", ""),
+    ],
+)
+def test_post_may_mean_contrast_agent_or_an_operation(tmp_path, files, refused):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    faults = {name: subject["fault"] for name, subject in found(tmp_path).items() if "fault" in subject}
+    assert set(faults) == set(refused.split())
+    assert all("contrast agent" in fault and "--datalist" in fault for fault in faults.values())
