@@ -19,6 +19,7 @@ from bundle.data.naming import (
     SCAN_SUFFIXES,
     UNKNOWN,
     NamedFile,
+    folders_of_people,
     label_convention,
     read_folder,
     stem,
@@ -65,7 +66,8 @@ def find_subjects(
     beside: dict[Path, list[Path]] = {}
     for path in paths:
         beside.setdefault(path.parent, []).append(path)
-    files = [file for group in beside.values() for file in read_folder(group, root, vocabulary)]
+    people = folders_of_people(beside, root, vocabulary)
+    files = [file for group in beside.values() for file in read_folder(group, root, vocabulary, people)]
     homes: dict[Path, list[NamedFile]] = {}
     for file in files:
         homes.setdefault(file.folder, []).append(file)

@@ -574,6 +574,60 @@ def test_minus_and_plus_say_whether_there_is_agent(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("files", "subjects"),
+    [
+        ("KM/T1 KM/T2 LS/T1 LS/T2", "KM LS"),
+        ("KM/KM_T1 KM/KM_T2 LS/LS_T1", "KM LS"),
+        ("Km/anat/T1 Km/anat/T2 001/anat/T1", "001 Km"),
+        ("KM/T1 LS/FLAIR", "KM LS"),
+        ("GD/T1 CE/T1 CM/T1 KS/T1 KS/T2", "CE CM GD KS"),
+        ("site/KM/T1 site/KM/T2 site/LS/T1 site/LS/T2", "KM LS"),
+        ("KM_T1 KM_T2 LS_T1 LS_T2", "KM LS"),
+        ("GD_T1 GD_T2 KM_T1 KM_T2", "GD KM"),
+        ("site/KM_T1 site/KM_T2 site/LS_T1 site/LS_T2", "KM LS"),
+    ],
+)
+def test_initials_are_no_contrast_agent(tmp_path, files, subjects):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    read = found(tmp_path)
+    assert " ".join(read) == subjects
+    used = {file: (name, key) for name, item in read.items() for key, file in item.items()}
+    for file in files.split():
+        ((subject, key),) = [used[f"{file}.nii.gz"]]
+        assert subject in file and file.upper().endswith(key.upper())
+
+
+@pytest.mark.parametrize("files", ["KM_T1 LS_T1", "Gd_T1 p1_T1 p1_T2", "Gd_T1 Gd_FLAIR p1_T1 p1_T2"])
+def test_initials_or_contrast_agent_beside_other_contrasts(tmp_path, files):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    assert all("may be of one study or of two" in item["fault"] for item in found(tmp_path).values())
+
+
+@pytest.mark.parametrize("files", ["KM/T1 KM/T2", "KM/KM_T1 KM/KM_FLAIR", "KM_T1 KM_T2"])
+def test_initials_of_the_only_subject_may_be_contrast_agent(tmp_path, files):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    (item,) = found(tmp_path).values()
+    assert "'KM' in its name may mean contrast agent" in item["fault"]
+
+
+@pytest.mark.parametrize(
+    ("files", "t1ce"),
+    [
+        ("Gd/T1 T1 T2", "Gd/T1"),
+        ("Gd/T1 Gd/FLAIR nativ/T1", "Gd/T1"),
+        ("p1/KM/T1 p1/T1", "p1/KM/T1"),
+        ("p1/KM_T1 p1/T1 p1/T2", "p1/KM_T1"),
+        ("p1/Gd_T1 p1/x_T1 p1/x_T2", "p1/Gd_T1"),
+        ("KM_T1 T1 T2", "KM_T1"),
+    ],
+)
+def test_short_words_for_contrast_agent_within_a_study(tmp_path, files, t1ce):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    (item,) = found(tmp_path).values()
+    assert item["t1ce"] == f"{t1ce}.nii.gz" and "fault" not in item
+
+
 def test_msseg_2016(tmp_path):
     make(tmp_path, *(f"01/Preprocessed_Data/{name}_preprocessed.nii.gz" for name in ("FLAIR", "T1", "GADO")))
     make(tmp_path, "01/Raw_Data/FLAIR.nii.gz", "01/Masks/Brain_Mask.nii.gz")
