@@ -254,12 +254,32 @@ def _item(row: Mapping[str, str], path: Path, wanted: Sequence[str], vocabulary:
         item["fault"] = str(InputError(f"{subject}: names no scan of {', '.join(wanted)}", "Fill in a column", path))
     elif len({os.path.realpath(file) for file in used}) < len(used):
         item["fault"] = str(InputError(f"{subject}: has one file in two columns", "Correct it", path))
+    item["warnings"] += _exchanged({name: Path(item[name]) for name in wanted if name in item}, vocabulary)
     if "label" in item:
         item["label_convention"] = row.get("label_convention") or _convention(item, wanted, vocabulary)
         if item["label_convention"] not in CONVENTIONS:
             fault = f"{subject}: label_convention '{item['label_convention']}' is unknown"
             raise InputError(fault, f"Use one of {', '.join(CONVENTIONS)}", path)
     return item
+
+
+def _exchanged(scans: Mapping[str, Path], vocabulary: Vocabulary) -> list[str]:
+    """Warnings of scans whose name says another contrast than their column.
+
+    A T1 in the column t1ce is not one, unless the column t1 holds something else: its name need not say the agent.
+    """
+    said: dict[str, str] = {}
+    for folder in {path.parent for path in scans.values()}:
+        names = {name: path for name, path in scans.items() if path.parent == folder}
+        root = [folder, *folder.parents][:3][-1]
+        for name, file in zip(names, read_folder(list(names.values()), root, vocabulary), strict=True):
+            if file.is_scan and not file.rest and not file.meaning.token.isdigit():
+                said[name] = file.kind
+    wrong = [name for name in scans if said.get(name, name) != name]
+    wrong = [n for n in wrong if {n, said[n]} != {"t1", "t1ce"} or (said[n] in scans and said.get(said[n]) != said[n])]
+    return [
+        f"{scans[name].name} is used as {name}, as the datalist says, but its name says {said[name]}" for name in wrong
+    ]
 
 
 def _refuse_shared(items: Sequence[dict[str, Any]], wanted: Sequence[str], path: Path) -> None:
