@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from bundle.errors import InputError
 
 NAME = "datalist.csv"
 BESIDE = ("mask", "label", "label_convention", "unread", "refused")
+EMPTY = ("na", "n/a", "none", "-")  # what a table may have in a cell of which there is no file
 OR = " | "  # between the files of a cell of which the user has to choose one
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -169,8 +171,10 @@ def read_datalist(
 
 
 def _table_rows(text: str, path: Path) -> list[dict[str, str]]:
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)  # of which spreadsheets write one or another
+    header, _, rest = text.partition("\n")
+    separator = re.fullmatch(r"sep=(.)\s*", header, re.I)  # Excel's line, not one of the table
+    text = rest if separator else text
+    delimiter = separator[1] if separator else max(",;\t", key=header.count)  # spreadsheets write one or another
     table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         lines = [[cell.strip() for cell in line] for line in table]
@@ -189,7 +193,12 @@ def _table_rows(text: str, path: Path) -> list[dict[str, str]]:
             raise InputError(f"has more cells than columns in row {number}", "Put paths with a comma in quotes", path)
         if any(cell and not name for name, cell in zip(names, line)):
             raise InputError(f"has a cell in row {number} whose column has no name", "Name the column", path)
-    return [{name: cell for name, cell in zip(names, line) if cell} for line in lines[1:]]
+    return [{name: cell for name, cell in zip(names, line) if _says(name, cell)} for line in lines[1:]]
+
+
+def _says(name: str, cell: str) -> bool:
+    """Whether there is something in a cell; a subject's name may be NA."""
+    return bool(cell) and (name == "subject" or cell.lower() not in EMPTY)
 
 
 def _without_empty_end(line: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from bundle.data.choice import choose, listed, may_hold
+from bundle.data.choice import SAY_WHICH, choose, listed, may_hold
 from bundle.data.contrasts import load_registry, select
 from bundle.data.grouping import Subject, divide, refuse_divided, refuse_unclear_agents, without_strays
 from bundle.data.naming import (
@@ -166,7 +166,9 @@ def _unknown_item(subject: Subject, wanted: Sequence[str]) -> dict[str, Any]:
     paths = [file.path for file in files]
     names = listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
     if all(map(_may_be_scan, files)):
-        fault = InputError(f"{names}: {files[0].meaning.reason}", "No other scan of the subject was found")
+        converted = all(path.name.lower().endswith(OTHER_SUFFIXES) for path in paths)
+        remedy = "No other scan of the subject was found" if converted else SAY_WHICH
+        fault = InputError(f"{names}: {files[0].meaning.reason}", remedy)
     else:
         fault = InputError(
             f"none of the contrasts {', '.join(wanted)} by the names of its files ({names})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from bundle.data.words import Vocabulary, chunks, names_session
 
 logger = logging.getLogger(__name__)
 
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 LONGEST = 8  # words of a name whose subsets are looked up
 MANY_SERIES = 64  # of one study there are fewer
 
@@ -84,7 +86,7 @@ def divide(folder: Path, files: Sequence[NamedFile], root: Path) -> list[Subject
         many = twice and "" not in kinds and max(map(len, kinds.values())) > 1
         named = sorted(filter(None, kinds))
         if not twice and len(named) > 1:
-            said = f"the names of its scans hold different words ({', '.join(named)}): of one subject or of several?"
+            said = f"the names of its scans hold different words ({', '.join(named)}), of one subject or of several"
             fault = (said, "Give each subject a folder, or say it in a datalist.csv (--datalist)")
     owners = _Owners(files, many)
     subjects: dict[tuple[str, str], Subject] = {}
@@ -255,7 +257,8 @@ def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabula
 
     So is what may be one study with a folder for each series.
 
-    Where only the session, or upper and lower case, tells two apart they are refused if no contrast occurs twice.
+    Where only the session, or upper and lower case, tells two apart they are refused if no contrast occurs twice; where
+    only leading zeros do (sub-01, sub-1) they are refused anyhow.
     """
     with_scans = [subject for subject in subjects if subject.scans]
     alike: dict[tuple[Path, frozenset[str], str], list[Subject]] = {}
@@ -281,6 +284,13 @@ def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabula
                 same = other.name.lower() == subject.name.lower() if above == root else not other.key
                 if same and (subject.when in ("", other.when) or not subject.kinds & other.kinds):
                     _refuse_pair(subject, other, root)
+    numbers: dict[tuple[str, ...], list[Subject]] = defaultdict(list)
+    for subject in with_scans:
+        place = (subject.folder.relative_to(root).as_posix(), subject.key, subject.session)
+        numbers[tuple(_LEADING_ZEROS.sub("", text.lower()) for text in place)].append(subject)
+    for found in numbers.values():  # sub-01 and sub-1
+        for one, other in combinations(found, 2):
+            _refuse_pair(one, other, root)
     for one, other in _in_folders_of_series(with_scans, root, vocabulary):
         _refuse_pair(one, other, root)
     for folder, found in within.items():

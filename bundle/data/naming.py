@@ -424,6 +424,9 @@ def _contrast(words: Sequence[Word], registry: Mapping[str, Contrast]) -> tuple[
         held = tuple(named)
         return "", f"its name holds several contrasts ({', '.join(named)})", held
     contrast = combined or named[0]
+    inversion = next((word.text for word in words if word.role == "inversion recovery"), None)
+    if inversion and contrast != "flair":
+        return "", f"it is not known what '{inversion}' in its name means, FLAIR or STIR", (contrast, "flair")
     if agents and any(word.role == "no agent" and not word.value.startswith("nativ") for word in words):
         return "", "its name says both with and without contrast agent", ("t1", "t1ce")
     if not agents or registry[contrast].gadolinium:

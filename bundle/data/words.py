@@ -15,7 +15,8 @@ from bundle.data.contrasts import Contrast
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
 ROLES = (
     *("agent", "perhaps agent", "agent or operation", "no agent", "target", "registered", "template", "own space"),
-    *("stripped", "corrected", "neutral", "copy", "mask", "lesion", "part of a lesion", "segmentation"),
+    *("stripped", "corrected", "neutral", "copy", "inversion recovery", "mask", "lesion", "part of a lesion"),
+    "segmentation",
 )
 UNKNOWN_WORD = "unknown"
 NONE = (UNKNOWN_WORD, "")

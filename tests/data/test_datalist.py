@@ -142,6 +142,14 @@ def test_a_scan_whose_name_says_another_contrast_is_a_warning(tmp_path, row, war
     )
 
 
+@pytest.mark.parametrize("empty", ["NA", "n/a", "-", "none", "None", ""])
+def test_cells_that_mean_nothing(tmp_path, empty):
+    cells = f"NA;x.nii;{empty};{empty};{empty};{empty}"
+    (tmp_path / "list.csv").write_text(f"sep=;\r\nsubject;t1;t2;mask;unread;refused\r\n{cells}\r\n")
+    (item,) = read_datalist(tmp_path / "list.csv", CONTRASTS)
+    assert item == {"subject": "NA", "warnings": [], "unused": [], "t1": str(tmp_path / "x.nii")}
+
+
 def test_one_scan_in_two_rows_or_as_its_own_mask(tmp_path):
     (tmp_path / "list.csv").write_text("subject,t1,t2,mask\na,x.nii,y.nii,\nb,./x.nii,z.nii,\nc,v.nii,,v.nii\n")
     a, b, c = read_datalist(tmp_path / "list.csv", CONTRASTS)

@@ -319,6 +319,26 @@ READ_AS = [
     # nothing says which is meant
     (P, "T1_T2 FLAIR", {"flair": "FLAIR"}),
     (P, "T1_odd FLAIR", {"flair": "FLAIR"}),
+    # inversion recovery is a FLAIR or a STIR, unless the name says which
+    (P, "T2_tirm T1", {"t1": "T1"}),
+    (P, "T2_tirm T1_tirm", None),
+    (P, "T2_tirm FLAIR_tirm", {"flair": "FLAIR_tirm"}),
+    # names of Siemens
+    (
+        P,
+        "t2_tirm_tra_dark-fluid t1_vibe t2_tse_tra",
+        {"flair": "t2_tirm_tra_dark-fluid", "t1": "t1_vibe", "t2": "t2_tse_tra"},
+    ),
+    (P, "t2_spc_da-fl t1_mpr_ns_sag t2_blade", {"flair": "t2_spc_da-fl", "t1": "t1_mpr_ns_sag", "t2": "t2_blade"}),
+    (P, "darkfluid t1_fl2d_tra t2_space", {"flair": "darkfluid", "t1": "t1_fl2d_tra", "t2": "t2_space"}),
+    (P, "dark-fluid t1_spc t1_tse_km", {"flair": "dark-fluid", "t1": "t1_spc", "t1ce": "t1_tse_km"}),
+    # with and without contrast agent, in several languages
+    (P, "T1_ohne_KM T1_mit_KM", {"t1": "T1_ohne_KM", "t1ce": "T1_mit_KM"}),
+    (P, "T1_sans_gado T1_avec_gado", {"t1": "T1_sans_gado", "t1ce": "T1_avec_gado"}),
+    (P, "T1_without_Gd T1_with_Gd", {"t1": "T1_without_Gd", "t1ce": "T1_with_Gd"}),
+    (P, "T1_wo_gd T1_gd", {"t1": "T1_wo_gd", "t1ce": "T1_gd"}),
+    (P, "T1_native T1_nach_KM", {"t1": "T1_native", "t1ce": "T1_nach_KM"}),
+    (P, "T1_ohne_etwas T2", {"t2": "T2"}),
     ("p_", "T1 odd_FLAIR", None),
     (P, "anna_T1 bert_FLAIR", None),
     (P, "T1 more/FLAIR", None),
@@ -519,6 +539,9 @@ def test_all_real_sources_at_once(shared_data):
         ],
         ["a/sub-1/anat/sub-1_T1w", "b/sub-1/anat/sub-1_FLAIR"],
         ["patient 1/T1", "Patient 1/FLAIR"],
+        ["sub-01_T1w", "sub-1_FLAIR"],
+        ["sub-01/anat/sub-01_T1w", "sub-1/anat/sub-1_T1w"],
+        ["p1/ses-01/T1", "p1/ses-1/FLAIR"],
     ],
 )
 def test_a_study_with_a_folder_for_each_series_is_refused(tmp_path, files):
@@ -552,6 +575,12 @@ def test_a_lone_scan_with_an_unknown_word(tmp_path):
     subjects = found(tmp_path)
     assert "T2_tirm.nii.gz: it is not known what 'tirm' in its name means" in subjects["p1"]["fault"]
     assert subjects["p2"] == {"t1": "p2/T1_S13408.nii.gz"}
+
+
+def test_a_fault_ends_with_one_full_stop(tmp_path):
+    make(tmp_path, "p/anna_T1.nii.gz", "p/bert_FLAIR.nii.gz")
+    (item,) = found(tmp_path).values()
+    assert "different words (anna, bert), of one subject or of several. Give each subject a folder" in item["fault"]
 
 
 def test_an_unclear_sequence_may_be_any_contrast(tmp_path):
