@@ -198,7 +198,12 @@ def read_folder(
 def _name(path: Path, root: Path, vocabulary: Vocabulary, people: Mapping[Path, str]) -> _Name:
     text = stem(path)
     text = text[_length_of_folder(text, path, root, vocabulary, people) :]
-    return _Name(path, vocabulary.read(text), text)
+    own = {folder.name.lower() for folder in path.parents if folder in people}  # KM/T1_KM: the person or the agent
+    words = [
+        replace(word, role=INITIALS) if word.role in AGENT and word.text.lower() in own else word
+        for word in vocabulary.read(text)
+    ]
+    return _Name(path, words, text)
 
 
 def _length_of_folder(text: str, path: Path, root: Path, vocabulary: Vocabulary, people: Mapping[Path, str]) -> int:

@@ -627,6 +627,13 @@ def test_initials_are_no_contrast_agent(tmp_path, files, subjects):
         assert subject in file and file.upper().endswith(key.upper())
 
 
+def test_initials_behind_the_contrast_are_a_doubt(tmp_path):
+    make(tmp_path, *(f"{name}.nii.gz" for name in ("KM/T2", "KM/T1_KM", "KM/KM_FLAIR", "LS/T1", "LS/T1_KM")))
+    km, ls = find_subjects(tmp_path, CONTRASTS)
+    assert (set(scan_keys(km)), set(scan_keys(ls))) == ({"t2", "flair"}, {"t1", "t1ce"})
+    assert [entry["may_hold"] for entry in km["unused"]] == [["t1", "t1ce"]]
+
+
 @pytest.mark.parametrize("files", ["KM_T1 LS_T1", "Gd_T1 p1_T1 p1_T2", "Gd_T1 Gd_FLAIR p1_T1 p1_T2"])
 def test_initials_or_contrast_agent_beside_other_contrasts(tmp_path, files):
     make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
