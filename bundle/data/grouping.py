@@ -304,8 +304,8 @@ def refuse_unclear_agents(subjects: Sequence[Subject], root: Path, vocabulary: V
     """Refuse what may be of a study after an operation, or else be the scan with contrast agent of another study.
 
     Such are a contrast that is there both with and without "post" (post_T2 beside T2) where a post_T1 is the only T1CE,
-    and subjects without T1CE in a folder named after contrast agent, or that differ only by such a word in a folder's
-    name (post/p1, p1_post).
+    and subjects in a folder named after contrast agent, or that differ only by such a word in a folder's name (post/p1,
+    p1_post), unless each of them has a T1CE.
     """
     alike: dict[tuple[object, ...], list[Subject]] = defaultdict(list)
     for subject in subjects:
@@ -316,11 +316,13 @@ def refuse_unclear_agents(subjects: Sequence[Subject], root: Path, vocabulary: V
             names = ", ".join(sorted(after & plain))
             fault = f"there are {names} with and without 'post', which may mean contrast agent or a second study"
             subject.faults.insert(0, (f"{fault}: {listed([t1ce[0].path], root)}", SAY_WHICH))
-        elif subject.scans and not t1ce:
+        elif subject.scans:
             *above, own = subject.folder.relative_to(root).parts or [""]
             place = [without_agent(part, vocabulary) for part in above] + [without_agent(own, vocabulary) or own]
             alike[(tuple(filter(None, place)), subject.key.lower(), subject.session.lower())].append(subject)
     for found in alike.values():
+        if all("t1ce" in subject.kinds for subject in found):
+            continue
         parts = {subject.folder.relative_to(root).parts for subject in found}
         inside = any(names_agent(part, vocabulary) for path in parts for part in path[:-1])
         if inside or (len(parts) > 1 and any(has_agent(part, vocabulary) for path in parts for part in path)):

@@ -687,6 +687,8 @@ def test_msseg_2016(tmp_path):
         ("pre/p1/T1 pre/p1/T2 post/p1/T1 post/p1/T2 p2/T1", "pre_p1 post_p1"),
         ("post/p1/T1 p2/T1", "p1"),
         ("Gd/p1/T1 nativ/p1/T1", "Gd_p1 nativ_p1"),
+        ("nativ/p1/T1 Gd/p1/T1ce p2/T1", "Gd_p1 nativ_p1"),
+        ("pre/p1/T1 pre/p1/T1ce post/p1/T1 post/p1/T1ce", ""),
         ("p1_pre/T1 p1_post/T1 p2/T1", "p1_pre p1_post"),
         ("p1/pre_T1 p1/post_T1 p1/FLAIR", ""),
         ("p1/T1 p1/T1_gd p1/FLAIR p1/FLAIR_post", ""),
