@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from bundle.errors import InputError
 
 NAME = "datalist.csv"
 BESIDE = ("mask", "label", "label_convention", "unread", "refused")
+EMPTY = ("na", "n/a", "none", "-")  # what a table may have in a cell of which there is no file
 OR = " | "  # between the files of a cell of which the user has to choose one
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -169,8 +171,10 @@ def read_datalist(
 
 
 def _table_rows(text: str, path: Path) -> list[dict[str, str]]:
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)  # of which spreadsheets write one or another
+    header, _, rest = text.partition("\n")
+    separator = re.fullmatch(r"sep=(.)\s*", header, re.I)  # Excel's line, not one of the table
+    text = rest if separator else text
+    delimiter = separator[1] if separator else max(",;\t", key=header.count)  # spreadsheets write one or another
     table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         lines = [[cell.strip() for cell in line] for line in table]
@@ -189,7 +193,12 @@ def _table_rows(text: str, path: Path) -> list[dict[str, str]]:
             raise InputError(f"has more cells than columns in row {number}", "Put paths with a comma in quotes", path)
         if any(cell and not name for name, cell in zip(names, line)):
             raise InputError(f"has a cell in row {number} whose column has no name", "Name the column", path)
-    return [{name: cell for name, cell in zip(names, line) if cell} for line in lines[1:]]
+    return [{name: cell for name, cell in zip(names, line) if _says(name, cell)} for line in lines[1:]]
+
+
+def _says(name: str, cell: str) -> bool:
+    """Whether there is something in a cell; a subject's name may be NA."""
+    return bool(cell) and (name == "subject" or cell.lower() not in EMPTY)
 
 
 def _without_empty_end(line: list[str]) -> list[str]:
@@ -254,12 +263,32 @@ def _item(row: Mapping[str, str], path: Path, wanted: Sequence[str], vocabulary:
         item["fault"] = str(InputError(f"{subject}: names no scan of {', '.join(wanted)}", "Fill in a column", path))
     elif len({os.path.realpath(file) for file in used}) < len(used):
         item["fault"] = str(InputError(f"{subject}: has one file in two columns", "Correct it", path))
+    item["warnings"] += _exchanged({name: Path(item[name]) for name in wanted if name in item}, vocabulary)
     if "label" in item:
         item["label_convention"] = row.get("label_convention") or _convention(item, wanted, vocabulary)
         if item["label_convention"] not in CONVENTIONS:
             fault = f"{subject}: label_convention '{item['label_convention']}' is unknown"
             raise InputError(fault, f"Use one of {', '.join(CONVENTIONS)}", path)
     return item
+
+
+def _exchanged(scans: Mapping[str, Path], vocabulary: Vocabulary) -> list[str]:
+    """Warnings of scans whose name says another contrast than their column.
+
+    A T1 in the column t1ce is not one, unless the column t1 holds something else: its name need not say the agent.
+    """
+    said: dict[str, str] = {}
+    for folder in {path.parent for path in scans.values()}:
+        names = {name: path for name, path in scans.items() if path.parent == folder}
+        root = [folder, *folder.parents][:3][-1]
+        for name, file in zip(names, read_folder(list(names.values()), root, vocabulary), strict=True):
+            if file.is_scan and not file.rest and not file.meaning.token.isdigit():
+                said[name] = file.kind
+    wrong = [name for name in scans if said.get(name, name) != name]
+    wrong = [n for n in wrong if {n, said[n]} != {"t1", "t1ce"} or (said[n] in scans and said.get(said[n]) != said[n])]
+    return [
+        f"{scans[name].name} is used as {name}, as the datalist says, but its name says {said[name]}" for name in wrong
+    ]
 
 
 def _refuse_shared(items: Sequence[dict[str, Any]], wanted: Sequence[str], path: Path) -> None:

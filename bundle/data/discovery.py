@@ -9,9 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from bundle.data.choice import choose, listed, may_hold
+from bundle.data.choice import SAY_WHICH, choose, listed, may_hold
 from bundle.data.contrasts import load_registry, select
-from bundle.data.grouping import Subject, divide, refuse_divided, without_strays
+from bundle.data.grouping import Subject, divide, refuse_divided, refuse_unclear_agents, without_strays
 from bundle.data.naming import (
     IMAGES_OF_MANY,
     OTHER_SUFFIXES,
@@ -19,6 +19,7 @@ from bundle.data.naming import (
     SCAN_SUFFIXES,
     UNKNOWN,
     NamedFile,
+    folders_of_people,
     label_convention,
     read_folder,
     stem,
@@ -65,13 +66,15 @@ def find_subjects(
     beside: dict[Path, list[Path]] = {}
     for path in paths:
         beside.setdefault(path.parent, []).append(path)
-    files = [file for group in beside.values() for file in read_folder(group, root, vocabulary)]
+    people = folders_of_people(beside, root, vocabulary)
+    files = [file for group in beside.values() for file in read_folder(group, root, vocabulary, people)]
     homes: dict[Path, list[NamedFile]] = {}
     for file in files:
         homes.setdefault(file.folder, []).append(file)
     found = [subject for folder in sorted(homes) for subject in divide(folder, homes[folder], root)]
     subjects = without_strays(found, root)
     refuse_divided(subjects, root, vocabulary)
+    refuse_unclear_agents(subjects, root, vocabulary)
     for subject in subjects:
         subject.item = _item(subject, root, wanted) if subject.scans else _unknown_item(subject, wanted)
     if not unreadable and not any(file.kind in wanted or _may_be_scan(file) for file in files):
@@ -163,7 +166,9 @@ def _unknown_item(subject: Subject, wanted: Sequence[str]) -> dict[str, Any]:
     paths = [file.path for file in files]
     names = listed(paths[:4], paths[0].parent) + (" ..." if len(paths) > 4 else "")
     if all(map(_may_be_scan, files)):
-        fault = InputError(f"{names}: {files[0].meaning.reason}", "No other scan of the subject was found")
+        converted = all(path.name.lower().endswith(OTHER_SUFFIXES) for path in paths)
+        remedy = "No other scan of the subject was found" if converted else SAY_WHICH
+        fault = InputError(f"{names}: {files[0].meaning.reason}", remedy)
     else:
         fault = InputError(
             f"none of the contrasts {', '.join(wanted)} by the names of its files ({names})",

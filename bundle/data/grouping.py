@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bundle.data.choice import listed
-from bundle.data.naming import OTHER, TIME_POINT, UNKNOWN, Meaning, NamedFile
+from bundle.data.choice import SAY_WHICH, listed
+from bundle.data.naming import OTHER, TIME_POINT, UNKNOWN, Meaning, NamedFile, has_agent, names_agent, without_agent
 from bundle.data.words import Vocabulary, chunks, names_session
 
 logger = logging.getLogger(__name__)
 
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 LONGEST = 8  # words of a name whose subsets are looked up
 MANY_SERIES = 64  # of one study there are fewer
 
@@ -84,7 +86,7 @@ def divide(folder: Path, files: Sequence[NamedFile], root: Path) -> list[Subject
         many = twice and "" not in kinds and max(map(len, kinds.values())) > 1
         named = sorted(filter(None, kinds))
         if not twice and len(named) > 1:
-            said = f"the names of its scans hold different words ({', '.join(named)}): of one subject or of several?"
+            said = f"the names of its scans hold different words ({', '.join(named)}), of one subject or of several"
             fault = (said, "Give each subject a folder, or say it in a datalist.csv (--datalist)")
     owners = _Owners(files, many)
     subjects: dict[tuple[str, str], Subject] = {}
@@ -255,7 +257,8 @@ def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabula
 
     So is what may be one study with a folder for each series.
 
-    Where only the session, or upper and lower case, tells two apart they are refused if no contrast occurs twice.
+    Where only the session, or upper and lower case, tells two apart they are refused if no contrast occurs twice; where
+    only leading zeros do (sub-01, sub-1) they are refused anyhow.
     """
     with_scans = [subject for subject in subjects if subject.scans]
     alike: dict[tuple[Path, frozenset[str], str], list[Subject]] = {}
@@ -281,6 +284,13 @@ def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabula
                 same = other.name.lower() == subject.name.lower() if above == root else not other.key
                 if same and (subject.when in ("", other.when) or not subject.kinds & other.kinds):
                     _refuse_pair(subject, other, root)
+    numbers: dict[tuple[str, ...], list[Subject]] = defaultdict(list)
+    for subject in with_scans:
+        place = (subject.folder.relative_to(root).as_posix(), subject.key, subject.session)
+        numbers[tuple(_LEADING_ZEROS.sub("", text.lower()) for text in place)].append(subject)
+    for found in numbers.values():  # sub-01 and sub-1
+        for one, other in combinations(found, 2):
+            _refuse_pair(one, other, root)
     for one, other in _in_folders_of_series(with_scans, root, vocabulary):
         _refuse_pair(one, other, root)
     for folder, found in within.items():
@@ -288,6 +298,37 @@ def refuse_divided(subjects: Sequence[Subject], root: Path, vocabulary: Vocabula
             for one, other in combinations(found, 2):
                 if not one.kinds & other.kinds:
                     _refuse_pair(one, other, root)
+
+
+def refuse_unclear_agents(subjects: Sequence[Subject], root: Path, vocabulary: Vocabulary) -> None:
+    """Refuse what may be of a study after an operation, or else be the scan with contrast agent of another study.
+
+    Such are a contrast that is there both with and without "post" (post_T2 beside T2) where a post_T1 is the only T1CE,
+    and subjects in a folder named after contrast agent, or that differ only by such a word in a folder's name (post/p1,
+    p1_post), unless each of them has a T1CE.
+    """
+    alike: dict[tuple[object, ...], list[Subject]] = defaultdict(list)
+    for subject in subjects:
+        after = {kind for file in subject.unread if file.meaning.after for kind in file.meaning.may_hold}
+        plain = {scan.kind for scan in subject.scans if not scan.meaning.after}
+        t1ce = [scan for scan in subject.scans if scan.kind == "t1ce"]
+        if t1ce and after & plain and all(scan.meaning.after for scan in t1ce):
+            names = ", ".join(sorted(after & plain))
+            fault = f"there are {names} with and without 'post', which may mean contrast agent or a second study"
+            subject.faults.insert(0, (f"{fault}: {listed([t1ce[0].path], root)}", SAY_WHICH))
+        elif subject.scans:
+            *above, own = subject.folder.relative_to(root).parts or [""]
+            place = [without_agent(part, vocabulary) for part in above] + [without_agent(own, vocabulary) or own]
+            alike[(tuple(filter(None, place)), subject.key.lower(), subject.session.lower())].append(subject)
+    for found in alike.values():
+        if all("t1ce" in subject.kinds for subject in found):
+            continue
+        parts = {subject.folder.relative_to(root).parts for subject in found}
+        inside = any(names_agent(part, vocabulary) for path in parts for part in path[:-1])
+        if inside or (len(parts) > 1 and any(has_agent(part, vocabulary) for path in parts for part in path)):
+            fault = "it is not clear by the folders' names whether a T1 would be with contrast agent: "
+            for subject in found:
+                subject.faults.append((fault + listed([s.scans[0].path for s in found], root), SAY_WHICH))
 
 
 def _in_folders_of_series(

@@ -19,7 +19,8 @@ UNKNOWN = "unknown"
 OTHER = "other"  # known, and known to be neither a scan of a contrast, a label nor a mask
 NOT_SCANS = (UNKNOWN, OTHER, "label", "mask")
 LESION = ("lesion", "part of a lesion", "segmentation")
-AGENT = ("agent", "perhaps agent")
+INITIALS = "agent or initials"
+AGENT = ("agent", "perhaps agent", "agent or operation", INITIALS)
 TEMPLATE, REGISTERED = "template", "registered"
 
 # Folders that hold a part of a subject, by preference: where its scans are there both as acquired and as preprocessed
@@ -49,6 +50,7 @@ class Meaning:
         reason: why it is not used, where it is "other" or "unknown".
         may_hold: for "unknown", the contrasts that it may be; empty: any.
         lesion: which of `LESION` a label is.
+        after: only the word "post" says that there is contrast agent; it may mean after an operation.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Meaning:
     reason: str = ""
     may_hold: tuple[str, ...] = ()
     lesion: str = ""
+    after: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,68 @@ def stem(path: Path) -> str:
     return _ENDINGS.sub("", path.name)
 
 
-def read_folder(paths: Sequence[Path], root: Path, vocabulary: Vocabulary) -> list[NamedFile]:
+def folders_of_people(beside: Mapping[Path, Sequence[Path]], root: Path, vocabulary: Vocabulary) -> dict[Path, str]:
+    """The folders whose name is that of a contrast agent, but may be a person's initials (KM, GD).
+
+    Beside other subjects' folders it is a person's. Alone in the data set's folder it is not clear where it holds
+    several contrasts.
+
+    Args:
+        beside: all image files by their folder.
+        root: the data set's folder.
+        vocabulary: what words mean.
+
+    Returns:
+        Folder -> the role that its name has instead, "unknown" (a subject's name) or `INITIALS` (not clear).
+    """
+    held: dict[Path, dict[Path, set[str]]] = {}  # folder -> each folder in it -> contrasts there, at any depth
+    for home, paths in beside.items():
+        contrasts = {w.value for path in paths for w in vocabulary.read(stem(path)) if w.role == "contrast"}
+        for folder in (home, *home.parents):
+            if folder == root:
+                break
+            held.setdefault(folder.parent, {}).setdefault(folder, set()).update(contrasts)
+    roles = {}
+    for above, inside in held.items():
+        words = {folder: vocabulary.read(folder.name) for folder in inside}
+        short = [folder for folder in inside if _may_be_initials(words[folder]) and len(words[folder]) == 1]
+        named = [folder for folder in inside if any(w.role in (UNKNOWN_WORD, "subject") for w in words[folder])]
+        for folder in short:
+            others = [inside[other] for other in (*named, *short) if other != folder]
+            several = len(inside[folder]) > 1
+            if others and (above == root or (several and any(inside[folder] & other for other in others))):
+                roles[folder] = UNKNOWN_WORD
+            elif above == root and several and len(inside) == 1 and root not in beside:
+                roles[folder] = INITIALS
+    return roles
+
+
+def _may_be_initials(words: Sequence[Word]) -> bool:
+    """Whether a name begins with an agent's short name, which may be a person's initials."""
+    return bool(words) and words[0].role in AGENT and words[0].text.isalpha() and len(words[0].text) <= 3
+
+
+def read_folder(
+    paths: Sequence[Path], root: Path, vocabulary: Vocabulary, people: Mapping[Path, str] | None = None
+) -> list[NamedFile]:
     """What the files of one folder are.
 
     Args:
         paths: all image files that lie in the folder itself.
         root: the data set's folder, in which it lies, or it itself.
         vocabulary: what words mean.
+        people: see `folders_of_people`.
 
     Raises:
         InputError: a dataset.json that is no JSON.
     """
     channels = channel_names(paths[0].parent)
-    names = [_name(path, root, vocabulary) for path in paths]
+    people = people or {}
+    names = [_name(path, root, vocabulary, people) for path in paths]
+    _mark_initials(names, root)
     _mark_time_points(names)
     _mark_common_start(names)
-    found = [_read(name, root, vocabulary, channels) for name in names]
+    found = [_read(name, root, vocabulary, channels, people) for name in names]
     stems = {stem(file.path).lower() for file in found}
     for number, file in enumerate(found):
         better = TABLE["passed over"].get(stem(file.path).lower())
@@ -146,13 +195,18 @@ def read_folder(paths: Sequence[Path], root: Path, vocabulary: Vocabulary) -> li
     return found
 
 
-def _name(path: Path, root: Path, vocabulary: Vocabulary) -> _Name:
+def _name(path: Path, root: Path, vocabulary: Vocabulary, people: Mapping[Path, str]) -> _Name:
     text = stem(path)
-    text = text[_length_of_folder(text, path, root, vocabulary) :]
-    return _Name(path, vocabulary.read(text), text)
+    text = text[_length_of_folder(text, path, root, vocabulary, people) :]
+    own = {folder.name.lower() for folder in path.parents if folder in people}  # KM/T1_KM: the person or the agent
+    words = [
+        replace(word, role=INITIALS) if word.role in AGENT and word.text.lower() in own else word
+        for word in vocabulary.read(text)
+    ]
+    return _Name(path, words, text)
 
 
-def _length_of_folder(text: str, path: Path, root: Path, vocabulary: Vocabulary) -> int:
+def _length_of_folder(text: str, path: Path, root: Path, vocabulary: Vocabulary, people: Mapping[Path, str]) -> int:
     """How many characters at the start of a name repeat the names of its folders: P14/T2/P14_T2_FLAIR."""
     if text.lower().startswith("sub-"):
         return 0
@@ -164,12 +218,30 @@ def _length_of_folder(text: str, path: Path, root: Path, vocabulary: Vocabulary)
             said = sum((chunks(name) for name in folders[first:last]), ())
             names_something = any(
                 w.role in (UNKNOWN_WORD, "subject") for n in folders[first:last] for w in vocabulary.read(n)
-            )
+            ) or any(root.joinpath(*folders[: n + 1]) in people for n in range(first, last))
             if len(said) == len(ends) and any(w.role == "contrast" for w in vocabulary.read(text)):
                 continue  # AX_FLAIR_3/AX_FLAIR_3: that is all the name says
             if said and names_something and len(said) <= len(ends) and chunks(text)[: len(said)] == said:
                 length = max(length, ends[len(said) - 1])
     return length
+
+
+def _mark_initials(names: Sequence[_Name], root: Path) -> None:
+    """See that KM in KM_T1 is no contrast agent but a person, where other subjects' files are named alike: LS_T1."""
+    held: dict[str, set[str]] = {}
+    short = [name for name in names if _may_be_initials(name.words) and name.words[0].end < len(name.text)]
+    short = [name for name in short if not name.text[name.words[0].end].isalnum()]
+    for name in names:
+        if name in short or (name.words and name.words[0].role == UNKNOWN_WORD):
+            contrasts = {word.value for word in name.words if word.role == "contrast"}
+            held.setdefault(name.words[0].text.lower(), set()).update(contrasts)
+    for name in short:
+        start = name.words[0].text.lower()
+        several = len(held[start]) > 1
+        if several and any(held[start] == others for other, others in held.items() if other != start):
+            name.words[0] = replace(name.words[0], role=UNKNOWN_WORD)
+        elif several and name.path.parent == root and len(held) == 1 and len(short) == len(names):
+            name.words[0] = replace(name.words[0], role=INITIALS)
 
 
 def _mark_time_points(names: Sequence[_Name]) -> None:
@@ -210,7 +282,13 @@ def _mark_common_start(names: Sequence[_Name]) -> None:
             name.leading = last
 
 
-def _read(name: _Name, root: Path, vocabulary: Vocabulary, channels: Mapping[str, str] | None) -> NamedFile:
+def _read(
+    name: _Name,
+    root: Path,
+    vocabulary: Vocabulary,
+    channels: Mapping[str, str] | None,
+    people: Mapping[Path, str],
+) -> NamedFile:
     path = name.path
     if LABELS_OF_MANY.fullmatch(path.parent.name):
         folder = path.parent if path.parent == root else path.parent.parent
@@ -224,8 +302,8 @@ def _read(name: _Name, root: Path, vocabulary: Vocabulary, channels: Mapping[str
             meaning = Meaning(str(known)) if said is None else meaning_of(vocabulary.read(said), vocabulary)
             file = NamedFile(path, path.parent, replace(meaning, token=number), key=(numbered["prefix"] or ""))
             assumed = said is None and not _DECATHLON.fullmatch(numbered["prefix"] or "")
-            return _placed(replace(file, assumed=assumed), [], root, vocabulary)
-    return _placed(_of_words(name, vocabulary), name.words, root, vocabulary)
+            return _placed(replace(file, assumed=assumed), [], root, vocabulary, people)
+    return _placed(_of_words(name, vocabulary), name.words, root, vocabulary, people)
 
 
 def _of_words(name: _Name, vocabulary: Vocabulary) -> NamedFile:
@@ -291,11 +369,12 @@ def meaning_of(words: Sequence[Word], vocabulary: Vocabulary) -> Meaning:
     if loose is not None:
         return Meaning(UNKNOWN, reason=f"it is not known what '{loose.text}' in its name belongs to")
     contrast, reason, held = _contrast(words, vocabulary.registry)
+    after = {word.role for word in words if word.role in AGENT} == {"agent or operation"}
     if not contrast:
-        return Meaning(UNKNOWN, reason=reason, may_hold=held)
+        return Meaning(UNKNOWN, reason=reason, may_hold=held, after=after)
     token = "".join(word.text.lower() for word in words if word.role == "contrast")
     token += "".join(word.text.lower() for word in words if word.role in AGENT)
-    return Meaning(contrast, space, "stripped" in roles, "corrected" in roles, token)
+    return Meaning(contrast, space, "stripped" in roles, "corrected" in roles, token, after=after)
 
 
 def _space(words: Sequence[Word], vocabulary: Vocabulary) -> tuple[str, list[Word]]:
@@ -350,6 +429,9 @@ def _contrast(words: Sequence[Word], registry: Mapping[str, Contrast]) -> tuple[
         held = tuple(named)
         return "", f"its name holds several contrasts ({', '.join(named)})", held
     contrast = combined or named[0]
+    inversion = next((word.text for word in words if word.role == "inversion recovery"), None)
+    if inversion and contrast != "flair":
+        return "", f"it is not known what '{inversion}' in its name means, FLAIR or STIR", (contrast, "flair")
     if agents and any(word.role == "no agent" and not word.value.startswith("nativ") for word in words):
         return "", "its name says both with and without contrast agent", ("t1", "t1ce")
     if not agents or registry[contrast].gadolinium:
@@ -357,21 +439,30 @@ def _contrast(words: Sequence[Word], registry: Mapping[str, Contrast]) -> tuple[
     text = words[agents[0]].text
     places = [n for n, word in enumerate(words) if word.role == "contrast"]
     near = any(
-        all(w.role != UNKNOWN_WORD or w.entity for w in words[min(a, c) : max(a, c)]) for a in agents for c in places
+        all(w.role != UNKNOWN_WORD or w.entity for w in words[min(a, c) : max(a, c)])
+        for a in agents
+        for c in places
+        if words[a].role != INITIALS
     )
     if contrast == "t1" and len(named) == 1 and near and "t1ce" in registry:
         return "t1ce", "", ()
     return "", f"'{text}' in its name may mean contrast agent", (contrast, "t1ce") if contrast == "t1" else (contrast,)
 
 
-def _placed(file: NamedFile, words: Sequence[Word], root: Path, vocabulary: Vocabulary) -> NamedFile:
+def _placed(
+    file: NamedFile, words: Sequence[Word], root: Path, vocabulary: Vocabulary, people: Mapping[Path, str]
+) -> NamedFile:
     """The file with its subject's folder, and with what the folders between the two say of it."""
     folder, rank, flat, said = file.path.parent, BESIDE, False, list[Word]()
     while folder != root:
         name = folder.name.lower()
         inner = vocabulary.read(folder.name)
+        if people.get(folder) == UNKNOWN_WORD:
+            break
         if IMAGES_OF_MANY.fullmatch(name):
             flat = True
+        elif folder in people:
+            said += [replace(word, role=people[folder]) for word in inner]
         elif name in PARTS:
             rank = PARTS[name]
             said += [word for word in inner if word.role == "other"]
@@ -401,6 +492,22 @@ def _is_part(words: Sequence[Word], first: bool) -> bool:
     if first:
         return bool(roles & whole) and roles <= {*whole, "neutral"}
     return not roles & {UNKNOWN_WORD, "session", "subject", "contrast", "copy", "space", "target", "loose"}
+
+
+def names_agent(folder: str, vocabulary: Vocabulary) -> bool:
+    """Whether a folder's name says nothing but that there is contrast agent (Gd, post)."""
+    return has_agent(folder, vocabulary) and _is_part(vocabulary.read(folder), True)
+
+
+def has_agent(folder: str, vocabulary: Vocabulary) -> bool:
+    """Whether a word in a folder's name says that there is contrast agent."""
+    return any(word.role in AGENT for word in vocabulary.read(folder))
+
+
+def without_agent(folder: str, vocabulary: Vocabulary) -> str:
+    """The words of a folder's name that do not say whether there is contrast agent, in lower case."""
+    agents = (*AGENT, "no agent")
+    return " ".join(word.text.lower() for word in vocabulary.read(folder) if word.role not in agents)
 
 
 def _fits(file: NamedFile, folder_words: Sequence[Word], vocabulary: Vocabulary) -> bool:

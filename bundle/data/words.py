@@ -14,12 +14,13 @@ from bundle.data.contrasts import Contrast
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
 ROLES = (
-    *("agent", "perhaps agent", "no agent", "target", "registered", "template", "own space", "stripped", "corrected"),
-    *("neutral", "copy", "mask", "lesion", "part of a lesion", "segmentation"),
+    *("agent", "perhaps agent", "agent or operation", "no agent", "target", "registered", "template", "own space"),
+    *("stripped", "corrected", "neutral", "copy", "inversion recovery", "mask", "lesion", "part of a lesion"),
+    "segmentation",
 )
 UNKNOWN_WORD = "unknown"
 NONE = (UNKNOWN_WORD, "")
-NUMBERED = ("agent", "perhaps agent", "no agent", "copy", "segmentation", "mask")
+NUMBERED = ("agent", "perhaps agent", "agent or operation", "no agent", "copy", "segmentation", "mask")
 LONGEST = 4  # chunks of a name that one entry of the tables may span
 
 _PLAIN = re.compile(r"[a-z][a-z0-9]*([-_ ][a-z0-9]+)*", re.I)
@@ -240,7 +241,9 @@ class Vocabulary:
                 continue
             texts = [word.text.lower() for word in some]
             whole = replace(first, text=" ".join(word.text for word in some), end=some[-1].end)
-            if _SESSION.fullmatch("-".join(texts)) and (count > 1 or first.role in (UNKNOWN_WORD, "perhaps agent")):
+            if _SESSION.fullmatch("-".join(texts)) and (
+                count > 1 or first.role in (UNKNOWN_WORD, "agent or operation")
+            ):
                 yield count, replace(whole, role="session", value="-".join(texts))
             if count > 1 and tuple(texts) in self.spans:
                 role, value = self.spans[tuple(texts)]

@@ -116,6 +116,40 @@ def test_rows_that_cannot_be_used(tmp_path):
     assert c == {"subject": "c", "warnings": [], "unused": [], "t1": str(tmp_path / "z.nii")}
 
 
+@pytest.mark.parametrize(
+    ("row", "warned"),
+    [
+        ({"t1": "x_T2", "t2": "x_T1"}, {"t1": "t2", "t2": "t1"}),
+        ({"t1": "p/T1ce", "t1ce": "p/T1", "flair": "p/FLAIR"}, {"t1": "t1ce", "t1ce": "t1"}),
+        ({"t1": "x_T1", "flair": "x_T2"}, {"flair": "t2"}),
+        ({"t2": "p/T2_FLAIR"}, {"t2": "flair"}),
+        ({"t1": "x_T1", "t1ce": "late/x_T1", "t2": "x_T2"}, {}),
+        ({"t1ce": "x_T1", "flair": "x_T2_FLAIR"}, {}),
+        ({"t1": "a", "t2": "T1_T2", "flair": "T2_odd"}, {}),
+        ({"t1": "P14_T2_T1", "t2": "P14_T2_T2", "flair": "P14_T2_FLAIR"}, {}),
+        ({"t1": "P14/T1/P14_T1_T1", "flair": "P14/T1/P14_T1_FLAIR"}, {}),
+        ({"t1": "p_0000", "t2": "p_0001"}, {}),
+    ],
+)
+def test_a_scan_whose_name_says_another_contrast_is_a_warning(tmp_path, row, warned):
+    files = {key: f"{name}.nii.gz" for key, name in row.items()}
+    (tmp_path / "list.csv").write_text(f"subject,{','.join(files)}\np,{','.join(files.values())}\n")
+    (item,) = read_datalist(tmp_path / "list.csv", CONTRASTS)
+    assert "fault" not in item and {key: item[key] for key in files} == {k: str(tmp_path / f) for k, f in files.items()}
+    assert sorted(item["warnings"]) == sorted(
+        f"{Path(files[key]).name} is used as {key}, as the datalist says, but its name says {said}"
+        for key, said in warned.items()
+    )
+
+
+@pytest.mark.parametrize("empty", ["NA", "n/a", "-", "none", "None", ""])
+def test_cells_that_mean_nothing(tmp_path, empty):
+    cells = f"NA;x.nii;{empty};{empty};{empty};{empty}"
+    (tmp_path / "list.csv").write_text(f"sep=;\r\nsubject;t1;t2;mask;unread;refused\r\n{cells}\r\n")
+    (item,) = read_datalist(tmp_path / "list.csv", CONTRASTS)
+    assert item == {"subject": "NA", "warnings": [], "unused": [], "t1": str(tmp_path / "x.nii")}
+
+
 def test_one_scan_in_two_rows_or_as_its_own_mask(tmp_path):
     (tmp_path / "list.csv").write_text("subject,t1,t2,mask\na,x.nii,y.nii,\nb,./x.nii,z.nii,\nc,v.nii,,v.nii\n")
     a, b, c = read_datalist(tmp_path / "list.csv", CONTRASTS)

@@ -319,6 +319,26 @@ READ_AS = [
     # nothing says which is meant
     (P, "T1_T2 FLAIR", {"flair": "FLAIR"}),
     (P, "T1_odd FLAIR", {"flair": "FLAIR"}),
+    # inversion recovery is a FLAIR or a STIR, unless the name says which
+    (P, "T2_tirm T1", {"t1": "T1"}),
+    (P, "T2_tirm T1_tirm", None),
+    (P, "T2_tirm FLAIR_tirm", {"flair": "FLAIR_tirm"}),
+    # names of Siemens
+    (
+        P,
+        "t2_tirm_tra_dark-fluid t1_vibe t2_tse_tra",
+        {"flair": "t2_tirm_tra_dark-fluid", "t1": "t1_vibe", "t2": "t2_tse_tra"},
+    ),
+    (P, "t2_spc_da-fl t1_mpr_ns_sag t2_blade", {"flair": "t2_spc_da-fl", "t1": "t1_mpr_ns_sag", "t2": "t2_blade"}),
+    (P, "darkfluid t1_fl2d_tra t2_space", {"flair": "darkfluid", "t1": "t1_fl2d_tra", "t2": "t2_space"}),
+    (P, "dark-fluid t1_spc t1_tse_km", {"flair": "dark-fluid", "t1": "t1_spc", "t1ce": "t1_tse_km"}),
+    # with and without contrast agent, in several languages
+    (P, "T1_ohne_KM T1_mit_KM", {"t1": "T1_ohne_KM", "t1ce": "T1_mit_KM"}),
+    (P, "T1_sans_gado T1_avec_gado", {"t1": "T1_sans_gado", "t1ce": "T1_avec_gado"}),
+    (P, "T1_without_Gd T1_with_Gd", {"t1": "T1_without_Gd", "t1ce": "T1_with_Gd"}),
+    (P, "T1_wo_gd T1_gd", {"t1": "T1_wo_gd", "t1ce": "T1_gd"}),
+    (P, "T1_native T1_nach_KM", {"t1": "T1_native", "t1ce": "T1_nach_KM"}),
+    (P, "T1_ohne_etwas T2", {"t2": "T2"}),
     ("p_", "T1 odd_FLAIR", None),
     (P, "anna_T1 bert_FLAIR", None),
     (P, "T1 more/FLAIR", None),
@@ -519,6 +539,9 @@ def test_all_real_sources_at_once(shared_data):
         ],
         ["a/sub-1/anat/sub-1_T1w", "b/sub-1/anat/sub-1_FLAIR"],
         ["patient 1/T1", "Patient 1/FLAIR"],
+        ["sub-01_T1w", "sub-1_FLAIR"],
+        ["sub-01/anat/sub-01_T1w", "sub-1/anat/sub-1_T1w"],
+        ["p1/ses-01/T1", "p1/ses-1/FLAIR"],
     ],
 )
 def test_a_study_with_a_folder_for_each_series_is_refused(tmp_path, files):
@@ -554,6 +577,12 @@ def test_a_lone_scan_with_an_unknown_word(tmp_path):
     assert subjects["p2"] == {"t1": "p2/T1_S13408.nii.gz"}
 
 
+def test_a_fault_ends_with_one_full_stop(tmp_path):
+    make(tmp_path, "p/anna_T1.nii.gz", "p/bert_FLAIR.nii.gz")
+    (item,) = found(tmp_path).values()
+    assert "different words (anna, bert), of one subject or of several. Give each subject a folder" in item["fault"]
+
+
 def test_an_unclear_sequence_may_be_any_contrast(tmp_path):
     make(tmp_path, "p1/sT1W_3D_TFE.nii.gz", "p1/T2W_TSE.nii.gz")
     (item,) = find_subjects(tmp_path, CONTRASTS)
@@ -574,6 +603,67 @@ def test_minus_and_plus_say_whether_there_is_agent(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("files", "subjects"),
+    [
+        ("KM/T1 KM/T2 LS/T1 LS/T2", "KM LS"),
+        ("KM/KM_T1 KM/KM_T2 LS/LS_T1", "KM LS"),
+        ("Km/anat/T1 Km/anat/T2 001/anat/T1", "001 Km"),
+        ("KM/T1 LS/FLAIR", "KM LS"),
+        ("GD/T1 CE/T1 CM/T1 KS/T1 KS/T2", "CE CM GD KS"),
+        ("site/KM/T1 site/KM/T2 site/LS/T1 site/LS/T2", "KM LS"),
+        ("KM_T1 KM_T2 LS_T1 LS_T2", "KM LS"),
+        ("GD_T1 GD_T2 KM_T1 KM_T2", "GD KM"),
+        ("site/KM_T1 site/KM_T2 site/LS_T1 site/LS_T2", "KM LS"),
+    ],
+)
+def test_initials_are_no_contrast_agent(tmp_path, files, subjects):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    read = found(tmp_path)
+    assert " ".join(read) == subjects
+    used = {file: (name, key) for name, item in read.items() for key, file in item.items()}
+    for file in files.split():
+        ((subject, key),) = [used[f"{file}.nii.gz"]]
+        assert subject in file and file.upper().endswith(key.upper())
+
+
+def test_initials_behind_the_contrast_are_a_doubt(tmp_path):
+    make(tmp_path, *(f"{name}.nii.gz" for name in ("KM/T2", "KM/T1_KM", "KM/KM_FLAIR", "LS/T1", "LS/T1_KM")))
+    km, ls = find_subjects(tmp_path, CONTRASTS)
+    assert (set(scan_keys(km)), set(scan_keys(ls))) == ({"t2", "flair"}, {"t1", "t1ce"})
+    assert [entry["may_hold"] for entry in km["unused"]] == [["t1", "t1ce"]]
+
+
+@pytest.mark.parametrize("files", ["KM_T1 LS_T1", "Gd_T1 p1_T1 p1_T2", "Gd_T1 Gd_FLAIR p1_T1 p1_T2"])
+def test_initials_or_contrast_agent_beside_other_contrasts(tmp_path, files):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    assert all("may be of one study or of two" in item["fault"] for item in found(tmp_path).values())
+
+
+@pytest.mark.parametrize("files", ["KM/T1 KM/T2", "KM/KM_T1 KM/KM_FLAIR", "KM_T1 KM_T2"])
+def test_initials_of_the_only_subject_may_be_contrast_agent(tmp_path, files):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    (item,) = found(tmp_path).values()
+    assert "'KM' in its name may mean contrast agent" in item["fault"]
+
+
+@pytest.mark.parametrize(
+    ("files", "t1ce"),
+    [
+        ("Gd/T1 T1 T2", "Gd/T1"),
+        ("Gd/T1 Gd/FLAIR nativ/T1", "Gd/T1"),
+        ("p1/KM/T1 p1/T1", "p1/KM/T1"),
+        ("p1/KM_T1 p1/T1 p1/T2", "p1/KM_T1"),
+        ("p1/Gd_T1 p1/x_T1 p1/x_T2", "p1/Gd_T1"),
+        ("KM_T1 T1 T2", "KM_T1"),
+    ],
+)
+def test_short_words_for_contrast_agent_within_a_study(tmp_path, files, t1ce):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    (item,) = found(tmp_path).values()
+    assert item["t1ce"] == f"{t1ce}.nii.gz" and "fault" not in item
+
+
 def test_msseg_2016(tmp_path):
     make(tmp_path, *(f"01/Preprocessed_Data/{name}_preprocessed.nii.gz" for name in ("FLAIR", "T1", "GADO")))
     make(tmp_path, "01/Raw_Data/FLAIR.nii.gz", "01/Masks/Brain_Mask.nii.gz")
@@ -585,3 +675,28 @@ def test_msseg_2016(tmp_path):
             "mask": "01/Masks/Brain_Mask.nii.gz",
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("files", "refused"),
+    [
+        ("p1_pre_T1 p1_pre_T2 p1_pre_FLAIR p1_post_T1 p1_post_T2 p1_post_FLAIR", "p1"),
+        ("p1/p1_pre_T1 p1/p1_pre_FLAIR p1/p1_post_T1 p1/p1_post_FLAIR", "p1"),
+        ("p1/T1 p1/T2 p1/T1_post p1/T2_post p2/T1", "p1"),
+        ("pre/p1/T1 post/p1/T1", "pre_p1 post_p1"),
+        ("pre/p1/T1 pre/p1/T2 post/p1/T1 post/p1/T2 p2/T1", "pre_p1 post_p1"),
+        ("post/p1/T1 p2/T1", "p1"),
+        ("Gd/p1/T1 nativ/p1/T1", "Gd_p1 nativ_p1"),
+        ("nativ/p1/T1 Gd/p1/T1ce p2/T1", "Gd_p1 nativ_p1"),
+        ("pre/p1/T1 pre/p1/T1ce post/p1/T1 post/p1/T1ce", ""),
+        ("p1_pre/T1 p1_post/T1 p2/T1", "p1_pre p1_post"),
+        ("p1/pre_T1 p1/post_T1 p1/FLAIR", ""),
+        ("p1/T1 p1/T1_gd p1/FLAIR p1/FLAIR_post", ""),
+        ("post/p1/T1 post/p1/T1ce post/p2/T1ce", ""),
+    ],
+)
+def test_post_may_mean_contrast_agent_or_an_operation(tmp_path, files, refused):
+    make(tmp_path, *(f"{file}.nii.gz" for file in files.split()))
+    faults = {name: subject["fault"] for name, subject in found(tmp_path).items() if "fault" in subject}
+    assert set(faults) == set(refused.split())
+    assert all("contrast agent" in fault and "--datalist" in fault for fault in faults.values())
