@@ -150,8 +150,8 @@ def test_results(many):
 def test_real_scans(shared_data, tmp_path, weights):
     """Thick slices with skull, each contrast on its own grid, and stripped scans with spline overshoot."""
     for subject, files in (
-        ("native", [f"open_ms_longitudinal/patient01/raw/study1_{name}.nii.gz" for name in ("T1W", "FLAIR")]),
-        ("stripped", [f"open_ms/patient26/{name}.nii.gz" for name in ("T1", "T2")]),
+        ("thick", [f"open_ms_longitudinal/patient01/raw/study1_{name}.nii.gz" for name in ("T1W", "FLAIR")]),
+        ("overshoot", [f"open_ms/patient26/{name}.nii.gz" for name in ("T1", "T2")]),
     ):
         (tmp_path / "in" / subject).mkdir(parents=True)
         for file in files:
@@ -159,7 +159,7 @@ def test_real_scans(shared_data, tmp_path, weights):
     process = start(tmp_path / "in", tmp_path / "out", weights, "--targets", "['t1ce']")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
-    for subject, line in (("native", "still have their skull"), ("stripped", "were below 0, as a spline overshoots")):
+    for subject, line in (("thick", "still have their skull"), ("overshoot", "were below 0, as a spline overshoots")):
         report = json.loads((tmp_path / "out" / subject / f"{subject}.json").read_text("utf-8"))
         assert [warning for warning in report["warnings"] if line in warning]
         assert line in out

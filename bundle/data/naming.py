@@ -20,6 +20,7 @@ OTHER = "other"  # known, and known to be neither a scan of a contrast, a label 
 NOT_SCANS = (UNKNOWN, OTHER, "label", "mask")
 LESION = ("lesion", "part of a lesion", "segmentation")
 INITIALS = "agent or initials"
+VERSIONS = "subject or version"
 AGENT = ("agent", "perhaps agent", "agent or operation", INITIALS)
 TEMPLATE, REGISTERED = "template", "registered"
 
@@ -125,10 +126,10 @@ def stem(path: Path) -> str:
 
 
 def folders_of_people(beside: Mapping[Path, Sequence[Path]], root: Path, vocabulary: Vocabulary) -> dict[Path, str]:
-    """The folders whose name is that of a contrast agent, but may be a person's initials (KM, GD).
+    """The folders whose name, an agent's (KM, GD) or a processing step's, may be a subject's.
 
     Beside other subjects' folders it is a person's. Alone in the data set's folder it is not clear where it holds
-    several contrasts.
+    several contrasts. Folders native and stripped there, with a contrast in both, may be two subjects or two versions.
 
     Args:
         beside: all image files by their folder.
@@ -136,7 +137,8 @@ def folders_of_people(beside: Mapping[Path, Sequence[Path]], root: Path, vocabul
         vocabulary: what words mean.
 
     Returns:
-        Folder -> the role that its name has instead, "unknown" (a subject's name) or `INITIALS` (not clear).
+        Folder -> the role that its name has instead: "unknown" (a subject's name) or, where it is not clear,
+        `INITIALS` or `VERSIONS`.
     """
     held: dict[Path, dict[Path, set[str]]] = {}  # folder -> each folder in it -> contrasts there, at any depth
     for home, paths in beside.items():
@@ -157,6 +159,14 @@ def folders_of_people(beside: Mapping[Path, Sequence[Path]], root: Path, vocabul
                 roles[folder] = UNKNOWN_WORD
             elif above == root and several and len(inside) == 1 and root not in beside:
                 roles[folder] = INITIALS
+        steps = [
+            f for f in inside if above == root and len(inside[f]) > 1 and f not in roles and _is_part(words[f], True)
+        ]
+        for folder in steps:
+            if named:
+                roles[folder] = UNKNOWN_WORD
+            elif any(inside[folder] & inside[other] for other in steps if other != folder):
+                roles[folder] = VERSIONS
     return roles
 
 
@@ -369,6 +379,10 @@ def meaning_of(words: Sequence[Word], vocabulary: Vocabulary) -> Meaning:
     if loose is not None:
         return Meaning(UNKNOWN, reason=f"it is not known what '{loose.text}' in its name belongs to")
     contrast, reason, held = _contrast(words, vocabulary.registry)
+    version = next((word.text for word in words if word.role == VERSIONS), None)
+    if version is not None:
+        reason = f"its folder '{version}' may be a subject, or hold a version of what lies in the folders beside it"
+        return Meaning(UNKNOWN, reason=reason, may_hold=(contrast,) if contrast else held)
     after = {word.role for word in words if word.role in AGENT} == {"agent or operation"}
     if not contrast:
         return Meaning(UNKNOWN, reason=reason, may_hold=held, after=after)

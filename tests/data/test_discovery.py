@@ -700,3 +700,16 @@ def test_post_may_mean_contrast_agent_or_an_operation(tmp_path, files, refused):
     faults = {name: subject["fault"] for name, subject in found(tmp_path).items() if "fault" in subject}
     assert set(faults) == set(refused.split())
     assert all("contrast agent" in fault and "--datalist" in fault for fault in faults.values())
+
+
+def test_folders_named_after_a_step_are_no_versions_of_each_other_unasked(tmp_path):
+    """native and stripped, each with a T1: two subjects, or two versions of one."""
+    make(tmp_path, *(f"{name}.nii.gz" for name in ("native/T1W", "native/FLAIR", "stripped/T1", "stripped/T2")))
+    (item,) = find_subjects(tmp_path, CONTRASTS)
+    assert not {"t1", "t2", "flair"} & item.keys() and "--datalist" in item["fault"]
+    assert all("may be a subject, or hold a version" in file["reason"] for file in item["unused"])
+
+
+def test_a_folder_named_after_a_step_beside_subjects_is_a_subject(tmp_path):
+    make(tmp_path, "native/T1.nii.gz", "native/T2.nii.gz", "p1/T1.nii.gz")
+    assert [item["subject"] for item in find_subjects(tmp_path, CONTRASTS)] == ["native", "p1"]
