@@ -27,6 +27,7 @@ CONTENTS = (
     "docs/design.md",
     "docs/evaluation.md",
     "docs/results.md",
+    "docs/experiments/*",
     "docs/images/*",
     "models/*",
 )
