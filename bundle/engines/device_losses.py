@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -20,7 +21,7 @@ SQUARED_WEIGHT, LESION_WEIGHT = 5.0, 1.0
 OWN = 0.1  # probability that a contrast is reconstructed from the subset that shows it, with its own style
 
 
-class DeviceLoss(nn.Module):
+class DeviceLoss(nn.Module, ABC):
     """A stage's loss of a batch of `SliceLoader`; `prepare` draws what it needs beside that.
 
     Args:
@@ -48,9 +49,9 @@ class DeviceLoss(nn.Module):
         for batch in batches:
             yield {**batch, **self.draw(batch)}
 
+    @abstractmethod
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """What this stage draws for a batch."""
-        raise NotImplementedError
 
 
 class AutoencoderStage(DeviceLoss):

@@ -69,9 +69,9 @@ def complete_both(
     each = image.transpose(0, 1)[:, :, None]  # (M, B, 1, H, W)
     style = side_by_side(network.style_encoders, each).transpose(0, 1).float() * exists[..., None]
     network.style_bank.update(style.detach(), exists)
-    told = torch.where(own.bool()[..., None], style, network.style_bank.mean)
+    styles = torch.where(own.bool()[..., None], style, network.style_bank.mean)
     return {
-        "reconstruction": decode(network, fused, scales, told, question.row),
+        "reconstruction": decode(network, fused, scales, styles, question.row),
         "counted": question.counted,
         "segmentation": network.segmentation([scale[: len(image)] for scale in scales]).float(),
         "style": style,
