@@ -95,8 +95,8 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
 
     The plain form has 0 in the background and the brain above it. Below it are then at most a few small voxels, as a
     spline's overshoot is, which become 0. Where a brain of z-scores lies on both sides of its constant background, or
-    below it, the whole brain is raised above it. A constant background below 0 is raised to just below the brain, at
-    most to 0.
+    below it, the whole brain is raised above it. A constant background below 0 is raised to 0 where the brain lies
+    above that, else to just below the brain where it lies far below it.
 
     Args:
         slabs: the scan's voxels, float32, all at once or in parts; gone through several times, and repaired in place,
@@ -132,9 +132,13 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
         room = ROOM * (found.highest - found.lowest)
         return lines, replace(background, offset=background.value + found.lowest - room)
     if constant and background.value < 0:
-        # between such a background and the brain, resampling would make a boundary of intensities that are in neither
-        least = background.value + found.least - ROOM * (found.highest - found.least)
-        return lines, replace(background, offset=max(background.value, min(0.0, least)), overshoots=True)
+        # Between such a background and a brain far above it, resampling would make a boundary of intensities that are
+        # in neither. A whole scan that was shifted has no such gap: it is shifted back.
+        extent = found.highest - found.least
+        if background.value + found.least >= 0:
+            return lines, replace(background, offset=0.0, overshoots=True)
+        if found.least > extent:
+            return lines, replace(background, offset=background.value + found.least - ROOM * extent, overshoots=True)
     return lines, background
 
 
