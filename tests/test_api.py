@@ -131,7 +131,7 @@ def test_every_form_of_a_scan_gives_the_same(
 def test_bytes_in_the_other_order_and_another_background_give_the_same(
     scans: dict[str, str], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A big-endian reference, from a file and in memory, by function and by command; and a background of -99."""
+    """A big-endian reference, from a file and in memory, by function and by command; a scan shifted by -600."""
     expected = synthesise(**scans, weights=weights, config_file=CONFIGS)
     folder = tmp_path / "scans/sub-001"
     folder.mkdir(parents=True)
@@ -146,9 +146,9 @@ def test_bytes_in_the_other_order_and_another_background_give_the_same(
     found = synthesise(**paths, weights=weights, config_file=CONFIGS)
     in_memory = synthesise(**{n: nib.load(p) for n, p in paths.items()}, weights=weights, config_file=CONFIGS)
     written = made_by_command(tmp_path / "scans", tmp_path / "out", weights, monkeypatch)
-    values = {name: nib.load(path).get_fdata() - 99 for name, path in paths.items()}
+    values = {name: nib.load(path).get_fdata() - 600 for name, path in paths.items()}
     shifted = {name: (values[name], nib.load(path).affine) for name, path in paths.items()}
-    with pytest.warns(UserWarning, match="the background is -99 in the file, taken as 0"):
+    with pytest.warns(UserWarning, match="the background is -600 in the file, taken as 0"):
         moved = synthesise(**shifted, weights=weights, config_file=CONFIGS)
     for name, image in expected.items():
         for other in (found, in_memory, written, moved):

@@ -33,6 +33,7 @@ SAME_PLACE_MM = 1.0
 MAX_NONFINITE = 0.01  # of all voxels; more is no accident
 MAX_OVERSHOOT = 0.02  # the negative intensities' sum, of the positive ones'; more is a scale with negative numbers
 MIN_BELOW = 0.2  # the same, of all that differ from the background: more is a brain on both sides of it, or below
+WIDEST_GAP = 0.75  # between background and brain, of the brain's extent of intensities: below it a scan was shifted
 ROOM = 0.02  # of the range of intensities, between such a brain when it is raised and the 0 around it
 MIN_BRAIN_ML, WHOLE_HEAD_ML = 250, 1000
 
@@ -95,8 +96,8 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
 
     The plain form has 0 in the background and the brain above it. Below it are then at most a few small voxels, as a
     spline's overshoot is, which become 0. Where a brain of z-scores lies on both sides of its constant background, or
-    below it, the whole brain is raised above it. A constant background below 0 is raised to 0 where the brain lies
-    above that, else to just below the brain where it lies far below it.
+    below it, the whole brain is raised above it. A constant background below 0, and far below the brain, is raised to
+    just below the brain, at most to 0.
 
     Args:
         slabs: the scan's voxels, float32, all at once or in parts; gone through several times, and repaired in place,
@@ -133,12 +134,11 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
         return lines, replace(background, offset=background.value + found.lowest - room)
     if constant and background.value < 0:
         # Between such a background and a brain far above it, resampling would make a boundary of intensities that are
-        # in neither. A whole scan that was shifted has no such gap: it is shifted back.
+        # in neither. A scan that was shifted as a whole has its brain below 0, too, and no such gap: it is shifted back.
         extent = found.highest - found.least
-        if background.value + found.least >= 0:
-            return lines, replace(background, offset=0.0, overshoots=True)
-        if found.least > extent:
-            return lines, replace(background, offset=background.value + found.least - ROOM * extent, overshoots=True)
+        if background.value + found.least >= 0 or found.least > WIDEST_GAP * extent:
+            raised = max(background.value, min(0.0, background.value + found.least - ROOM * extent))
+            return lines, replace(background, offset=raised, overshoots=True)
     return lines, background
 
 
