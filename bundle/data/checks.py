@@ -134,7 +134,7 @@ def check_image(slabs: Iterable[np.ndarray], path: str | Path) -> tuple[list[str
         return lines, replace(background, offset=background.value + found.lowest - room)
     if constant and background.value < 0:
         # Between such a background and a brain far above it, resampling would make a boundary of intensities that are
-        # in neither. A scan that was shifted as a whole has its brain below 0, too, and no such gap: it is shifted back.
+        # in neither. A scan that was shifted as a whole has its brain below 0 and no such gap: it is shifted back.
         extent = found.highest - found.least
         if background.value + found.least >= 0 or found.least > WIDEST_GAP * extent:
             raised = max(background.value, min(0.0, background.value + found.least - ROOM * extent))
