@@ -18,12 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
-from bundle.data.contrasts import Percentiles, select
+from bundle.data.contrasts import select
 from bundle.data.output import as_json, write_text
 from bundle.data.packed import Packed, gather, load_packed, pack
 from bundle.data.slice_loader import SliceLoader
@@ -38,6 +37,7 @@ from bundle.networks.msg_ldm import MSGLDM
 from bundle.networks.weights import load_weights
 from bundle.phantoms.generate import CONTRASTS, draw_subject
 from bundle.phantoms.label_maps import read_label_map, read_lesion_mask
+from bundle.transforms.intensity import limits
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train.json"
 DRAWN = 128  # windows at once: a large batch takes hardly longer to draw than a small one
@@ -86,10 +86,8 @@ def generate(maps: Sequence[str], masks: Sequence[str], count: int, device: torc
         )
         images = []
         for image, row in zip(drawn.images, rows):
-            assert isinstance(row.intensity, Percentiles)
-            inside = image[drawn.brain].cpu().numpy()
-            low, high = np.percentile(inside, [row.intensity.low, row.intensity.high])
-            images.append(((image - low) / (high - low) * row.intensity.level).clamp(0, 1) * drawn.brain)
+            low, high, _ = limits(image[drawn.brain].cpu().numpy(), row)
+            images.append(((image - low) / (high - low)).clamp(0, 1) * drawn.brain)
         item = {"image": torch.stack(images).cpu(), "exists": torch.ones(len(rows)), "brain": drawn.brain[None].cpu()}
         parts[f"GEN-{number:04d}"] = pack({**item, "regions": drawn.regions.cpu(), "valid": drawn.valid.cpu()})
     return parts
